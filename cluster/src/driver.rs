@@ -1,0 +1,94 @@
+//! The thread `tyr-cluster`: periodic work, on a runtime of its own.
+//!
+//! It waits for time and never for the disk or the store (it asks `tyr-store` and goes on), so that
+//! its timers stay exact whatever a database does. It owns no state that a request reads.
+
+use std::io;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use policy::Clock;
+use tokio::sync::oneshot;
+use tokio::time::MissedTickBehavior;
+
+use crate::error::StartError;
+use crate::journal::Recorder;
+
+const THREAD: &str = "tyr-cluster";
+
+/// How often cells of windows that have passed are removed, and trouble is reported.
+const EVERY: Duration = Duration::from_secs(60);
+
+/// How often it is asked whether the process before this one has gone.
+const SUCCESSION_EVERY: Duration = Duration::from_millis(200);
+
+/// The running thread. Dropping it ends the thread soon; [`Driver::stop`] waits for that.
+#[derive(Debug)]
+pub(crate) struct Driver {
+    stop: oneshot::Sender<()>,
+    thread: JoinHandle<()>,
+}
+
+impl Driver {
+    pub(crate) fn start(clock: Arc<dyn Clock>, recorder: Recorder) -> Result<Self, StartError> {
+        let failed = |source: io::Error| StartError::Thread {
+            name: THREAD,
+            source,
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .map_err(failed)?;
+        let (stop, stopped) = oneshot::channel();
+        let thread = thread::Builder::new()
+            .name(THREAD.to_owned())
+            .spawn(move || runtime.block_on(run(clock, recorder, stopped)))
+            .map_err(failed)?;
+        Ok(Self { stop, thread })
+    }
+
+    pub(crate) fn stop(self) {
+        // An error means that the thread is gone already.
+        let _ = self.stop.send(());
+        if self.thread.join().is_err() {
+            tracing::error!(thread = THREAD, "thread panicked");
+        }
+    }
+}
+
+async fn run(clock: Arc<dyn Clock>, recorder: Recorder, mut stopped: oneshot::Receiver<()>) {
+    let mut ticks = tokio::time::interval(EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut looks = tokio::time::interval(SUCCESSION_EVERY);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let status = Arc::clone(recorder.status());
+    loop {
+        tokio::select! {
+            _ = &mut stopped => return,
+            _ = ticks.tick() => {
+                recorder.request_prune(clock.now());
+                report(&recorder);
+            }
+            _ = looks.tick(), if status.taking_over() => recorder.request_succession(),
+        }
+    }
+}
+
+/// Says so in the log as long as usage waits for the store.
+fn report(recorder: &Recorder) {
+    let status = recorder.status().snapshot();
+    if status.store_ok && status.journal_ok {
+        return;
+    }
+    tracing::warn!(
+        store_ok = status.store_ok,
+        journal_ok = status.journal_ok,
+        segments = status.waiting_segments,
+        bytes = status.waiting_bytes,
+        held = status.records_held,
+        lost = status.records_lost,
+        error = status.last_error,
+        "usage waits for the store"
+    );
+}

@@ -1,0 +1,433 @@
+//! The store of a single node: one SQLite file. All of its SQL is here and in `migrations/`.
+//!
+//! WAL, so that a report never holds up a commit (readers have their own connection).
+//! `synchronous = FULL`: in WAL mode `NORMAL` leaves the newest commits to the next checkpoint, and
+//! a power cut takes them back; but a journal segment is deleted on the strength of a commit, so a
+//! commit must last. The price is one more sync per transaction, some ten a second, off every
+//! request's path.
+//!
+//! Numbers are kept as SQLite's signed 64-bit integers; a value above `i64::MAX` (nine billion
+//! dollars in nano-dollars) is kept as `i64::MAX` instead of failing the batch that carries it.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use policy::{Cell, Charge, NanoUsd, Timestamp, Usage};
+use rusqlite::{
+    Connection, OpenFlags, OptionalExtension, Row, Statement, Transaction, TransactionBehavior,
+    params,
+};
+
+use super::{Added, Loaded, Position, Store, Sums};
+use crate::error::StoreError;
+use crate::record::{UsageRecord, append_charges, charges_from_json};
+
+/// In order, never edited once released; `user_version` counts how many a file has seen.
+/// While a new program takes over from an old one, the old one goes on with its own statements: what
+/// a migration makes them fail at waits in its usage files, for the new one to take up.
+const MIGRATIONS: [&str; 2] = [
+    include_str!("migrations/0001_usage_and_cells.sql"),
+    include_str!("migrations/0002_boots.sql"),
+];
+
+/// How long a call waits for another process (a successor, a backup, a shell) that holds the file.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What the write-ahead log is cut back to after a checkpoint, in bytes.
+const WAL_LIMIT_BYTES: i64 = 16 * 1024 * 1024;
+
+/// Of a new file; one that is there keeps its own. Each page costs calls of its own, to write it to
+/// the log and to copy it to the file.
+const PAGE_BYTES: i64 = 16 * 1024;
+
+/// Pages in the write-ahead log that start a checkpoint: as much as it may keep. Each one syncs twice
+/// more, and writes the pages that every batch changes once instead of once a batch.
+const CHECKPOINT_PAGES: i64 = WAL_LIMIT_BYTES / PAGE_BYTES;
+
+/// Holds what a full batch changes, so that no page is written twice.
+const CACHE_KIB: i64 = 8 * 1024;
+
+const INSERT_USAGE: &str = "
+    INSERT OR IGNORE INTO usage_record (
+        request_id, virtual_key, team, customer, model_requested, model_served, provider,
+        credential, endpoint, stream, input_tokens, cache_read_tokens, cache_write_tokens,
+        cache_write_1h_tokens, output_tokens, reasoning_tokens, cost_nano_usd, basis, status,
+        started_at_ms, first_byte_ms, duration_ms, attempts, end_reason, upstream_request_id,
+        charges, boot)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+
+// SQLite turns an integer sum that overflows into a float, hence the comparison first.
+// Changes nothing when the cell is to live longer than it was: writing the expiry, even an equal
+// one, would write its index with every addition.
+const ADD_CHARGE: &str = "
+    INSERT INTO counter_cells (counter, epoch, boot, expires_at_ms, amount)
+    VALUES (?1, ?2, ?3, ?4, ?5)
+    ON CONFLICT (counter, epoch, boot) DO UPDATE SET
+        amount = CASE
+            WHEN amount > 9223372036854775807 - excluded.amount THEN 9223372036854775807
+            ELSE amount + excluded.amount
+        END
+    WHERE expires_at_ms >= excluded.expires_at_ms";
+
+const PROLONG_CELL: &str = "
+    UPDATE counter_cells SET expires_at_ms = ?4
+    WHERE counter = ?1 AND epoch = ?2 AND boot = ?3";
+
+const SELECT_CELLS: &str =
+    "SELECT counter, epoch, amount, expires_at_ms FROM counter_cells WHERE expires_at_ms > ?1";
+
+// Rows are numbered in the order in which they are committed, as only one writer is at work.
+const SELECT_POSITION: &str = "SELECT coalesce(max(rowid), 0) FROM usage_record";
+
+// Rows of other boots count towards the limit, so that the work is bounded.
+const SELECT_ADDED: &str = "
+    SELECT rowid, CASE WHEN boot = ?1 THEN charges END FROM usage_record
+    WHERE rowid > ?2 ORDER BY rowid LIMIT ?3";
+
+const EXPIRE_CELLS: &str = "DELETE FROM counter_cells WHERE expires_at_ms <= ?1";
+
+const SELECT_USAGE: &str = "SELECT * FROM usage_record WHERE request_id = ?1";
+
+const SELECT_RECENT: &str = "SELECT * FROM usage_record ORDER BY request_id DESC LIMIT ?1";
+
+const COUNT_USAGE: &str = "SELECT count(*) FROM usage_record";
+
+/// A store in one SQLite file (with its `-wal` and `-shm` beside it).
+#[derive(Debug)]
+pub(crate) struct SqliteStore {
+    writer: Mutex<Connection>,
+    reader: Mutex<Connection>,
+}
+
+impl SqliteStore {
+    /// Opens or creates the file and brings its tables up to date.
+    pub(crate) fn open(path: &Path) -> Result<Self, StoreError> {
+        let mut writer = Connection::open(path).map_err(|source| failed("open", source))?;
+        prepare(&writer).map_err(|source| failed("prepare", source))?;
+        migrate(&mut writer)?;
+        let reader = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)
+            .and_then(|reader| reader.busy_timeout(BUSY_TIMEOUT).map(|()| reader))
+            .map_err(|source| failed("open for reading", source))?;
+        Ok(Self {
+            writer: Mutex::new(writer),
+            reader: Mutex::new(reader),
+        })
+    }
+
+    /// A setting of the writing connection, as text.
+    #[cfg(test)]
+    pub(crate) fn setting(&self, name: &str) -> String {
+        let read = |row: &Row<'_>| row.get::<_, rusqlite::types::Value>(0);
+        match lock(&self.writer).pragma_query_value(None, name, read) {
+            Ok(rusqlite::types::Value::Text(text)) => text,
+            Ok(rusqlite::types::Value::Integer(number)) => number.to_string(),
+            other => panic!("{name}: {other:?}"),
+        }
+    }
+}
+
+impl Store for SqliteStore {
+    fn record_usage(&self, boot: u64, batch: &[UsageRecord]) -> Result<u64, StoreError> {
+        let mut writer = lock(&self.writer);
+        let transaction = writer
+            .transaction_with_behavior(TransactionBehavior::Immediate)
+            .map_err(|source| failed("begin", source))?;
+        let (fresh, additions) = insert(&transaction, boot, batch)?;
+        add(&transaction, boot, additions).map_err(|source| failed("add charges", source))?;
+        transaction
+            .commit()
+            .map_err(|source| failed("commit", source))?;
+        Ok(fresh)
+    }
+
+    fn load_cells(&self, now: Timestamp) -> Result<Loaded, StoreError> {
+        let mut reader = lock(&self.reader);
+        let mut load = || -> rusqlite::Result<Loaded> {
+            // Both readings see the same moment.
+            let transaction = reader.transaction()?;
+            let position = transaction.query_row(SELECT_POSITION, [], |row| row.get(0))?;
+            let mut sums = Sums::default();
+            let mut statement = transaction.prepare_cached(SELECT_CELLS)?;
+            let mut rows = statement.query([signed(now.0)])?;
+            while let Some(row) = rows.next()? {
+                sums.add(Cell {
+                    counter: row.get(0)?,
+                    epoch: row.get(1)?,
+                    amount: unsigned(row.get(2)?),
+                    expires_at: Timestamp(unsigned(row.get(3)?)),
+                });
+            }
+            Ok(Loaded {
+                cells: sums.cells(),
+                position: Position(position),
+            })
+        };
+        load().map_err(|source| failed("load cells", source))
+    }
+
+    fn added_cells(&self, boot: u64, after: Position, most: u32) -> Result<Added, StoreError> {
+        let reader = lock(&self.reader);
+        let read = || -> rusqlite::Result<Added> {
+            let mut statement = reader.prepare_cached(SELECT_ADDED)?;
+            let mut rows = statement.query(params![signed(boot), after.0, most])?;
+            let (mut sums, mut position, mut seen) = (Sums::default(), after, 0);
+            while let Some(row) = rows.next()? {
+                seen += 1;
+                position = Position(row.get(0)?);
+                if let Some(text) = row.get::<_, Option<String>>(1)? {
+                    sums.add_charges(&parsed(1, &text, charges_from_json)?);
+                }
+            }
+            Ok(Added {
+                cells: sums.cells(),
+                position,
+                complete: seen < most,
+            })
+        };
+        read().map_err(|source| failed("read added usage", source))
+    }
+
+    fn expire_cells(&self, now: Timestamp) -> Result<u64, StoreError> {
+        let writer = lock(&self.writer);
+        writer
+            .execute(EXPIRE_CELLS, params![signed(now.0)])
+            .map(|removed| removed as u64)
+            .map_err(|source| failed("expire cells", source))
+    }
+
+    fn usage(&self, request_id: &str) -> Result<Option<UsageRecord>, StoreError> {
+        let reader = lock(&self.reader);
+        reader
+            .prepare_cached(SELECT_USAGE)
+            .and_then(|mut statement| statement.query_row([request_id], read_row).optional())
+            .map_err(|source| failed("read usage", source))
+    }
+
+    fn recent_usage(&self, limit: u32) -> Result<Vec<UsageRecord>, StoreError> {
+        let reader = lock(&self.reader);
+        let recent = || -> rusqlite::Result<Vec<UsageRecord>> {
+            reader
+                .prepare_cached(SELECT_RECENT)?
+                .query_map([limit], read_row)?
+                .collect()
+        };
+        recent().map_err(|source| failed("read recent usage", source))
+    }
+
+    fn usage_count(&self) -> Result<u64, StoreError> {
+        let reader = lock(&self.reader);
+        reader
+            .query_row(COUNT_USAGE, [], |row| row.get::<_, i64>(0))
+            .map(unsigned)
+            .map_err(|source| failed("count usage", source))
+    }
+}
+
+fn lock(connection: &Mutex<Connection>) -> MutexGuard<'_, Connection> {
+    // A panic while it was held rolled its transaction back; the connection itself is sound.
+    connection.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn prepare(writer: &Connection) -> rusqlite::Result<()> {
+    writer.busy_timeout(BUSY_TIMEOUT)?;
+    writer.pragma_update(None, "page_size", PAGE_BYTES)?;
+    writer.pragma_update(None, "journal_mode", "WAL")?;
+    writer.pragma_update(None, "synchronous", "FULL")?;
+    writer.pragma_update(None, "journal_size_limit", WAL_LIMIT_BYTES)?;
+    writer.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
+    writer.pragma_update(None, "cache_size", -CACHE_KIB)
+}
+
+fn migrate(writer: &mut Connection) -> Result<(), StoreError> {
+    let done: i64 = writer
+        .pragma_query_value(None, "user_version", |row| row.get(0))
+        .map_err(|source| failed("read the schema version", source))?;
+    let known = MIGRATIONS.len() as i64;
+    if done > known {
+        return Err(StoreError::SchemaTooNew { found: done, known });
+    }
+    for (version, migration) in (1..).zip(MIGRATIONS).filter(|(version, _)| *version > done) {
+        let apply = |writer: &mut Connection| -> rusqlite::Result<()> {
+            let transaction = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            transaction.execute_batch(migration)?;
+            transaction.pragma_update(None, "user_version", version)?;
+            transaction.commit()
+        };
+        apply(writer).map_err(|source| failed("migrate", source))?;
+        tracing::info!(version, "store schema migrated");
+    }
+    Ok(())
+}
+
+/// Inserts the records that are new; returns how many were, and the sums of their charges.
+fn insert<'a>(
+    transaction: &Transaction<'_>,
+    boot: u64,
+    batch: &'a [UsageRecord],
+) -> Result<(u64, Additions<'a>), StoreError> {
+    let mut statement = transaction
+        .prepare_cached(INSERT_USAGE)
+        .map_err(|source| failed("prepare to insert usage", source))?;
+    let (mut fresh, mut additions) = (0, Additions::default());
+    let mut charges = Vec::new();
+    for record in batch {
+        charges.clear();
+        append_charges(&record.charges, &mut charges);
+        let charges = std::str::from_utf8(&charges).expect("JSON text made of texts");
+        let inserted = insert_one(&mut statement, boot, record, charges)
+            .map_err(|source| failed("insert usage", source))?;
+        if inserted {
+            additions.add(&record.charges);
+            fresh += 1;
+        }
+    }
+    Ok((fresh, additions))
+}
+
+fn insert_one(
+    statement: &mut Statement<'_>,
+    boot: u64,
+    record: &UsageRecord,
+    charges: &str,
+) -> rusqlite::Result<bool> {
+    let usage = &record.usage;
+    // By position: to look up names costs more than to insert the row.
+    let inserted = statement.execute(params![
+        record.request_id,
+        record.key,
+        record.team,
+        record.customer,
+        record.model_requested,
+        record.model_served,
+        record.provider,
+        record.credential,
+        record.endpoint,
+        record.stream,
+        signed(usage.input),
+        signed(usage.cache_read),
+        signed(usage.cache_write),
+        signed(usage.cache_write_1h),
+        signed(usage.output),
+        signed(usage.reasoning),
+        signed(record.cost.0),
+        record.basis.as_str(),
+        record.status,
+        signed(record.started_at.0),
+        record.first_byte_ms.map(signed),
+        signed(record.duration_ms),
+        record.attempts,
+        record.end.as_str(),
+        record.upstream_request_id,
+        charges,
+        signed(boot),
+    ])?;
+    Ok(inserted == 1)
+}
+
+/// What a batch adds to each cell.
+#[derive(Debug, Default)]
+struct Additions<'a>(HashMap<(&'a str, i64), (u64, Timestamp)>);
+
+impl<'a> Additions<'a> {
+    fn add(&mut self, charges: &'a [Charge]) {
+        for charge in charges {
+            let key = (&*charge.counter, charge.epoch);
+            let (amount, expires_at) = self.0.entry(key).or_default();
+            *amount = amount.saturating_add(charge.amount);
+            *expires_at = charge.expires_at.max(*expires_at);
+        }
+    }
+}
+
+fn add(transaction: &Transaction<'_>, boot: u64, additions: Additions<'_>) -> rusqlite::Result<()> {
+    let mut sums: Vec<_> = additions.0.into_iter().collect();
+    // In the order of the table, which visits each of its pages once.
+    sums.sort_unstable_by_key(|(cell, _)| *cell);
+    let mut statement = transaction.prepare_cached(ADD_CHARGE)?;
+    for ((counter, epoch), (amount, expires_at)) in sums {
+        let boot = signed(boot);
+        let expires_at = signed(expires_at.0);
+        let addition = params![counter, epoch, boot, expires_at, signed(amount)];
+        if statement.execute(addition)? == 0 {
+            transaction
+                .prepare_cached(PROLONG_CELL)?
+                .execute(params![counter, epoch, boot, expires_at])?;
+            statement.execute(addition)?;
+        }
+    }
+    Ok(())
+}
+
+fn read_row(row: &Row<'_>) -> rusqlite::Result<UsageRecord> {
+    let tokens = |name| row.get::<_, i64>(name).map(unsigned);
+    let text = |name| -> rusqlite::Result<(usize, String)> {
+        let column = row.as_ref().column_index(name)?;
+        Ok((column, row.get(column)?))
+    };
+    let (basis, end, charges) = (text("basis")?, text("end_reason")?, text("charges")?);
+    Ok(UsageRecord {
+        request_id: row.get("request_id")?,
+        key: row.get("virtual_key")?,
+        team: row.get("team")?,
+        customer: row.get("customer")?,
+        model_requested: row.get("model_requested")?,
+        model_served: row.get("model_served")?,
+        provider: row.get("provider")?,
+        credential: row.get("credential")?,
+        endpoint: row.get("endpoint")?,
+        stream: row.get("stream")?,
+        usage: Usage {
+            input: tokens("input_tokens")?,
+            cache_read: tokens("cache_read_tokens")?,
+            cache_write: tokens("cache_write_tokens")?,
+            cache_write_1h: tokens("cache_write_1h_tokens")?,
+            output: tokens("output_tokens")?,
+            reasoning: tokens("reasoning_tokens")?,
+        },
+        cost: NanoUsd(tokens("cost_nano_usd")?),
+        basis: parsed(basis.0, &basis.1, str::parse)?,
+        status: row.get("status")?,
+        started_at: Timestamp(tokens("started_at_ms")?),
+        first_byte_ms: row.get::<_, Option<i64>>("first_byte_ms")?.map(unsigned),
+        duration_ms: tokens("duration_ms")?,
+        attempts: row.get("attempts")?,
+        end: parsed(end.0, &end.1, str::parse)?,
+        upstream_request_id: row.get("upstream_request_id")?,
+        charges: parsed(charges.0, &charges.1, charges_from_json)?,
+    })
+}
+
+/// The value of the text in a column, given by its index for the error.
+fn parsed<T, E>(
+    column: usize,
+    text: &str,
+    parse: impl FnOnce(&str) -> Result<T, E>,
+) -> rusqlite::Result<T>
+where
+    E: std::error::Error + Send + Sync + 'static,
+{
+    parse(text).map_err(|source| {
+        rusqlite::Error::FromSqlConversionFailure(
+            column,
+            rusqlite::types::Type::Text,
+            Box::new(source),
+        )
+    })
+}
+
+fn signed(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+fn unsigned(value: i64) -> u64 {
+    u64::try_from(value).unwrap_or(0)
+}
+
+fn failed(action: &'static str, source: rusqlite::Error) -> StoreError {
+    StoreError::Failed {
+        action,
+        source: Box::new(source),
+    }
+}

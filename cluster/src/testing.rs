@@ -1,0 +1,163 @@
+//! Values and fakes for this crate's tests.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use policy::{Cell, Charge, NanoUsd, Timestamp, Usage};
+
+use crate::error::StoreError;
+use crate::record::{Basis, EndReason, UsageRecord};
+use crate::store::{Added, Loaded, MemoryStore, Position, Store};
+
+/// When the cells of test records no longer matter.
+pub(crate) const EXPIRY: Timestamp = Timestamp(2_000_000_000_000);
+
+/// A record that differs from every other number's in id, and adds `number` nano-dollars and one
+/// request.
+pub(crate) fn record(number: u64) -> UsageRecord {
+    UsageRecord {
+        request_id: format!("{number:032x}"),
+        key: "demo".to_owned(),
+        team: Some("search".to_owned()),
+        customer: None,
+        model_requested: "gpt \"5\"\n".to_owned(),
+        model_served: Some("gpt-5-2026".to_owned()),
+        provider: Some("openai".to_owned()),
+        credential: None,
+        endpoint: "chat_completions".to_owned(),
+        stream: number.is_multiple_of(2),
+        usage: Usage {
+            input: number,
+            cache_read: 1,
+            cache_write: 2,
+            cache_write_1h: 3,
+            output: 4,
+            reasoning: 5,
+        },
+        cost: NanoUsd(number),
+        basis: Basis::Reported,
+        status: 200,
+        started_at: Timestamp(1_764_000_000_000 + number),
+        first_byte_ms: Some(12),
+        duration_ms: 340,
+        attempts: 1,
+        end: EndReason::Success,
+        upstream_request_id: Some("req_é".to_owned()),
+        charges: vec![charge("usd", 7, number), charge("requests", 9, 1)],
+    }
+}
+
+pub(crate) fn charge(counter: &str, epoch: i64, amount: u64) -> Charge {
+    Charge {
+        counter: counter.into(),
+        epoch,
+        amount,
+        expires_at: EXPIRY,
+    }
+}
+
+/// The settled amount of one cell.
+pub(crate) fn amount(cells: &[Cell], counter: &str) -> u64 {
+    cells
+        .iter()
+        .filter(|cell| cell.counter == counter)
+        .map(|cell| cell.amount)
+        .sum()
+}
+
+/// Asserts that the store holds exactly the records with these numbers, each counted once.
+pub(crate) fn assert_exactly(store: &dyn Store, numbers: impl IntoIterator<Item = u64>) {
+    let mut numbers: Vec<u64> = numbers.into_iter().collect();
+    numbers.sort_unstable();
+    let mut ids: Vec<String> = store
+        .recent_usage(u32::MAX)
+        .expect("a readable store")
+        .into_iter()
+        .map(|record| record.request_id)
+        .collect();
+    ids.reverse();
+    let expected: Vec<String> = numbers.iter().map(|n| record(*n).request_id).collect();
+    assert_eq!(ids, expected);
+    let cells = store
+        .load_cells(Timestamp(0))
+        .expect("a readable store")
+        .cells;
+    assert_eq!(amount(&cells, "usd"), numbers.iter().sum::<u64>());
+    assert_eq!(amount(&cells, "requests"), numbers.len() as u64);
+}
+
+/// A store in memory that fails on demand, and survives the node that uses it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct FlakyStore {
+    pub(crate) inner: Arc<MemoryStore>,
+    /// Calls that fail before anything is done.
+    pub(crate) refuse: Arc<AtomicUsize>,
+    /// Calls that fail after the commit, as when the answer is lost on the way.
+    pub(crate) lose_answer: Arc<AtomicUsize>,
+    /// Calls made.
+    pub(crate) calls: Arc<AtomicU64>,
+}
+
+impl FlakyStore {
+    /// From now on every write fails, or none.
+    pub(crate) fn set_down(&self, down: bool) {
+        self.refuse
+            .store(if down { usize::MAX } else { 0 }, Ordering::SeqCst);
+    }
+}
+
+impl Store for FlakyStore {
+    fn record_usage(&self, boot: u64, batch: &[UsageRecord]) -> Result<u64, StoreError> {
+        self.calls.fetch_add(1, Ordering::SeqCst);
+        if spend(&self.refuse) {
+            return Err(down("write"));
+        }
+        let fresh = self.inner.record_usage(boot, batch)?;
+        if spend(&self.lose_answer) {
+            return Err(down("answer"));
+        }
+        Ok(fresh)
+    }
+
+    fn load_cells(&self, now: Timestamp) -> Result<Loaded, StoreError> {
+        self.inner.load_cells(now)
+    }
+
+    fn added_cells(&self, boot: u64, after: Position, most: u32) -> Result<Added, StoreError> {
+        self.inner.added_cells(boot, after, most)
+    }
+
+    fn expire_cells(&self, now: Timestamp) -> Result<u64, StoreError> {
+        self.inner.expire_cells(now)
+    }
+
+    fn usage(&self, request_id: &str) -> Result<Option<UsageRecord>, StoreError> {
+        self.inner.usage(request_id)
+    }
+
+    fn recent_usage(&self, limit: u32) -> Result<Vec<UsageRecord>, StoreError> {
+        self.inner.recent_usage(limit)
+    }
+
+    fn usage_count(&self) -> Result<u64, StoreError> {
+        self.inner.usage_count()
+    }
+}
+
+fn spend(failures: &AtomicUsize) -> bool {
+    let take = |left: usize| match left {
+        0 => None,
+        usize::MAX => Some(usize::MAX),
+        left => Some(left - 1),
+    };
+    failures
+        .fetch_update(Ordering::SeqCst, Ordering::SeqCst, take)
+        .is_ok()
+}
+
+fn down(action: &'static str) -> StoreError {
+    StoreError::Failed {
+        action,
+        source: "the store is down".into(),
+    }
+}
