@@ -1,0 +1,67 @@
+//! `/livez`, `/readyz`, `/metrics` and `POST /api/drain`.
+
+use axum::Json;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use http::{StatusCode, header};
+use serde_json::{Value, json};
+
+use super::{Degraded, Shared};
+
+/// The process runs and this thread turns; says nothing of anything else, so
+/// that no lost part gets the process restarted.
+pub(super) async fn livez() -> &'static str {
+    "ok"
+}
+
+/// 200 while the node wants traffic, what it is without included.
+pub(super) async fn readyz(State(shared): State<Shared>) -> Response {
+    let readiness = &shared.state.readiness;
+    shared.refresh_store();
+    let reasons = readiness.reasons();
+    let status = match reasons.is_empty() {
+        true => StatusCode::OK,
+        false => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    let degraded: Vec<_> = Degraded::ALL
+        .into_iter()
+        .filter(|part| readiness.is_degraded(*part))
+        .map(Degraded::as_str)
+        .collect();
+    let body = json!({
+        "ready": reasons.is_empty(),
+        "draining": readiness.is_draining(),
+        "reasons": reasons,
+        "degraded": degraded,
+    });
+    (status, Json(body)).into_response()
+}
+
+/// Everything the registry knows, after a look at the store.
+pub(super) async fn metrics(State(shared): State<Shared>) -> Response {
+    let readiness = &shared.state.readiness;
+    shared.refresh_store();
+    let parts = Degraded::ALL.map(|part| (part.as_str(), readiness.is_degraded(part)));
+    let metrics = &shared.state.metrics;
+    metrics.observe_readiness(readiness.wants_traffic(), parts);
+    let content_type = "text/plain; version=0.0.4; charset=utf-8";
+    ([(header::CONTENT_TYPE, content_type)], metrics.render()).into_response()
+}
+
+/// Makes `/readyz` fail, so that a load balancer looks elsewhere. Requests are
+/// served as before; the caller waits for `in_flight` to reach zero and then
+/// ends the process.
+pub(super) async fn drain(State(shared): State<Shared>) -> Json<Value> {
+    shared.state.readiness.start_draining();
+    Json(json!({"draining": true, "in_flight": shared.state.metrics.in_flight_now()}))
+}
+
+impl Shared {
+    fn refresh_store(&self) {
+        let status = (self.state.store_status)();
+        self.state.metrics.observe_usage(status);
+        let readiness = &self.state.readiness;
+        readiness.set_degraded(Degraded::Store, !status.store_ok);
+        readiness.set_degraded(Degraded::UsageFile, !status.journal_ok);
+    }
+}

@@ -1,0 +1,98 @@
+//! The configuration as operators write it.
+//!
+//! Promise: these types are the only list of fields and defaults; the JSON
+//! Schema, the checks and what `GET /api/config` shows all come from them.
+//! Unknown fields are errors. Nothing here judges meaning; that is `resolve`.
+
+mod access;
+mod cluster;
+mod provider;
+mod server;
+pub(crate) mod text;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+pub use access::{
+    Budget, Customer, Enforcement, Grant, KeyMaterial, RateLimit, Team, VirtualKey, Window,
+};
+pub use cluster::{
+    Broker, Cluster, ClusterTls, ClusterType, Discovery, DiscoveryType, Gossip, GossipTiming, Grpc,
+    Partition,
+};
+pub use provider::{
+    ClientCredential, Http2, Kind, ModelEntry, Price, PriceTable, Provider, ProviderKey,
+    ProviderTls, Retries, Timeouts, UsageInStream,
+};
+pub use server::{
+    Admin, AdminTokenEntry, Encryption, EncryptionKey, Governance, Listen, Role, Server, ServerTls,
+    Store, StoreType,
+};
+pub use text::{AddressText, Every, EveryUnit, Length, Money, SecretText, Size};
+
+/// The configuration of a Tyr node. Durations: `250ms`, `30s`, `5m`, `1h`.
+/// Sizes: `32MiB`. Money: US dollars, exact to the nano-dollar. Lists: `[]`
+/// allows nothing, `["*"]` everything. `env.NAME` and `file.PATH` stand for a
+/// value of the environment or of a file, where a secret or an address stands.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "Tyr configuration")]
+pub struct File {
+    /// The version of this format: 1.
+    #[schemars(extend("const" = 1))]
+    pub version: u32,
+    /// Your own label of this revision of the file, shown by `GET /api/config`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<String>,
+    /// Addresses and the bounds on connections and requests.
+    #[serde(default)]
+    pub server: Server,
+    /// Who may use the admin API.
+    #[serde(default)]
+    pub admin: Admin,
+    /// Where usage is kept.
+    #[serde(default)]
+    pub store: Store,
+    /// Keys for secrets at rest. Nothing is encrypted by this version yet.
+    #[serde(default)]
+    pub encryption: Encryption,
+    /// The LLM providers that requests go to.
+    #[serde(default)]
+    pub providers: Vec<Provider>,
+    /// The models clients may ask for, and aliases of them.
+    #[serde(default)]
+    pub models: Vec<ModelEntry>,
+    /// Customers: limits over teams and keys that belong to them.
+    #[serde(default)]
+    pub customers: Vec<Customer>,
+    /// Teams: limits over the keys that belong to them.
+    #[serde(default)]
+    pub teams: Vec<Team>,
+    /// The credentials of clients.
+    #[serde(default)]
+    pub virtual_keys: Vec<VirtualKey>,
+    /// Rules that choose where a request goes. Only an empty list is supported
+    /// by this version.
+    #[serde(default)]
+    #[schemars(length(max = 0))]
+    pub routing_rules: Vec<serde_json::Value>,
+    /// How limits answer.
+    #[serde(default)]
+    pub governance: Governance,
+    /// Several nodes sharing their limits. Only `enabled: false` is supported
+    /// by this version.
+    #[serde(default)]
+    pub cluster: Cluster,
+}
+
+pub(crate) fn everything() -> Vec<String> {
+    vec!["*".to_owned()]
+}
+
+pub(crate) fn one() -> u32 {
+    1
+}
+
+pub(crate) fn yes() -> bool {
+    true
+}
