@@ -138,7 +138,6 @@ pub(super) async fn relay(
             false => Meter::for_json(endpoint),
         });
     }
-    account.end = EndReason::ClientGone; // unless the end below says better
     let head = answer::relayed_head(session, account, &parts, events, caller, now);
     if draining {
         session.set_keepalive(None);
