@@ -173,7 +173,10 @@ async fn choice(
         }
         tried.push(index);
         let served = served(&live, model_id, upstream, index);
-        match once(session, ctx, outgoing, served, upstream, &body, deadline).await? {
+        let Some(request) = build(ctx, outgoing, upstream, index, &body) else {
+            return Ok(Err(Failure::BadHeader));
+        };
+        match once(session, ctx, request, served, upstream, deadline).await? {
             Tried::Answer(parts, body) => {
                 return Ok(Ok(Answer {
                     parts,
@@ -205,19 +208,15 @@ fn served(live: &Arc<Live>, model: ModelId, upstream: &Upstream, index: usize) -
 async fn once(
     session: &mut ServerSession,
     ctx: &mut RequestContext,
-    outgoing: &Outgoing<'_>,
+    request: Request<Full<Bytes>>,
     served: Served,
     upstream: &Arc<Upstream>,
-    body: &Bytes,
     deadline: Instant,
 ) -> Result<Tried, Stop> {
     let now = clock::monotonic();
     if now >= deadline {
         return Ok(Tried::Failed(Failure::TotalTimeout));
     }
-    let Some(request) = build(ctx, outgoing, &served, upstream, body) else {
-        return Ok(Tried::Failed(Failure::BadHeader));
-    };
     // True from here on unless the attempt turns out not to have left.
     let reached_before = ctx.account.as_ref().is_some_and(|account| account.reached);
     if let Some(account) = &mut ctx.account {
@@ -254,19 +253,11 @@ async fn once(
 fn build(
     ctx: &RequestContext,
     outgoing: &Outgoing<'_>,
-    served: &Served,
     upstream: &Upstream,
+    credential: usize,
     body: &Bytes,
 ) -> Option<Request<Full<Bytes>>> {
-    let provider = served
-        .live
-        .policy
-        .provider(served.live.policy.model(served.model).provider);
-    let index = provider
-        .credentials
-        .iter()
-        .position(|credential| credential.name == served.credential)?;
-    let secret = upstream.config.credentials.get(index)?;
+    let secret = upstream.config.credentials.get(credential)?;
     let endpoint = ctx.account.as_ref()?.call.endpoint;
     let headers = headers::towards_provider(
         outgoing.client_headers,
@@ -408,7 +399,7 @@ impl Failure {
     /// Another attempt at the same provider would end the same way.
     fn is_final(&self) -> bool {
         match self {
-            Failure::TotalTimeout | Failure::BadHeader => true,
+            Failure::TotalTimeout => true,
             Failure::Send(error) => !error.is_retryable(),
             _ => false,
         }

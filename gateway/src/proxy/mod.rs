@@ -32,7 +32,6 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use cluster::EndReason;
 use futures_util::FutureExt;
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::{Error, ErrorType};
@@ -105,6 +104,3 @@ impl ProxyHttp for Proxy {
         }
     }
 }
-
-/// The end that a panic leaves in the record.
-const PANIC_END: EndReason = EndReason::Panic;

@@ -17,7 +17,7 @@ use super::reject::{Reason, Refusal};
 use super::rewrite;
 use super::route::{Route, Target, route};
 use super::stop::Stop;
-use super::{PANIC_END, admit, answer, auth, body, headers, models, relay};
+use super::{admit, answer, auth, body, headers, models, relay};
 use crate::api::Endpoint;
 use crate::clock;
 use crate::edge::{HEADERS_MAX, URI_MAX};
@@ -196,7 +196,7 @@ async fn refuse(
     }
     let end = match refusal.reason {
         Reason::UpstreamTimeout => EndReason::Timeout,
-        Reason::Internal => PANIC_END,
+        Reason::Internal => EndReason::Panic,
         _ => EndReason::UpstreamError,
     };
     settle(ctx, end);
@@ -206,7 +206,7 @@ async fn refuse(
 fn on_panic(session: &ServerSession, ctx: &mut RequestContext) -> Stop {
     tracing::error!(request_id = %ctx.request_id, "a request panicked");
     if let Some(account) = &mut ctx.account {
-        account.end = PANIC_END;
+        account.end = EndReason::Panic;
     }
     let written = session.response_written();
     if written.is_some_and(|head| !head.status.is_informational()) {
