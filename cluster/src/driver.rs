@@ -12,8 +12,9 @@ use policy::Clock;
 use tokio::sync::oneshot;
 use tokio::time::MissedTickBehavior;
 
+use crate::entity::EntityLog;
 use crate::error::StartError;
-use crate::journal::Recorder;
+use crate::journal::{Recorder, Recovery};
 
 const THREAD: &str = "tyr-cluster";
 
@@ -23,6 +24,12 @@ const EVERY: Duration = Duration::from_secs(60);
 /// How often it is asked whether the process before this one has gone.
 const SUCCESSION_EVERY: Duration = Duration::from_millis(200);
 
+/// How often waiting revocations are tried again.
+const REVOCATIONS_EVERY: Duration = Duration::from_secs(1);
+
+/// How often it is tried to learn what the store has, after a start without it.
+const RECOVERY_EVERY: Duration = Duration::from_millis(500);
+
 /// The running thread. Dropping it ends the thread soon; [`Driver::stop`] waits for that.
 #[derive(Debug)]
 pub(crate) struct Driver {
@@ -31,7 +38,12 @@ pub(crate) struct Driver {
 }
 
 impl Driver {
-    pub(crate) fn start(clock: Arc<dyn Clock>, recorder: Recorder) -> Result<Self, StartError> {
+    pub(crate) fn start(
+        clock: Arc<dyn Clock>,
+        recorder: Recorder,
+        entities: EntityLog,
+        recovery: Arc<Recovery>,
+    ) -> Result<Self, StartError> {
         let failed = |source: io::Error| StartError::Thread {
             name: THREAD,
             source,
@@ -43,7 +55,7 @@ impl Driver {
         let (stop, stopped) = oneshot::channel();
         let thread = thread::Builder::new()
             .name(THREAD.to_owned())
-            .spawn(move || runtime.block_on(run(clock, recorder, stopped)))
+            .spawn(move || runtime.block_on(run(clock, recorder, entities, recovery, stopped)))
             .map_err(failed)?;
         Ok(Self { stop, thread })
     }
@@ -57,11 +69,21 @@ impl Driver {
     }
 }
 
-async fn run(clock: Arc<dyn Clock>, recorder: Recorder, mut stopped: oneshot::Receiver<()>) {
+async fn run(
+    clock: Arc<dyn Clock>,
+    recorder: Recorder,
+    entities: EntityLog,
+    recovery: Arc<Recovery>,
+    mut stopped: oneshot::Receiver<()>,
+) {
     let mut ticks = tokio::time::interval(EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut looks = tokio::time::interval(SUCCESSION_EVERY);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut tries = tokio::time::interval(REVOCATIONS_EVERY);
+    tries.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut hopes = tokio::time::interval(RECOVERY_EVERY);
+    hopes.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let status = Arc::clone(recorder.status());
     loop {
         tokio::select! {
@@ -70,6 +92,8 @@ async fn run(clock: Arc<dyn Clock>, recorder: Recorder, mut stopped: oneshot::Re
                 recorder.request_prune(clock.now());
                 report(&recorder);
             }
+            _ = tries.tick(), if entities.waiting_revocations() > 0 => recorder.request_revocations(),
+            _ = hopes.tick(), if recovery.is_pending() => recorder.request_recovery(clock.now()),
             _ = looks.tick(), if status.taking_over() => recorder.request_succession(),
         }
     }

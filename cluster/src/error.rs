@@ -20,6 +20,56 @@ pub enum StoreError {
     /// A newer program migrated this store. Nothing was changed; start that program instead.
     #[error("store has schema version {found}, this program knows {known} at most")]
     SchemaTooNew { found: i64, known: i64 },
+    /// The database cannot be reached now. Nothing was changed; the store looks for it by itself,
+    /// about once a second.
+    #[error("store cannot be reached: {reason}")]
+    Away { reason: String },
+    /// The node may not migrate (`store.migrate: false`) and the schema is of an older program.
+    /// Nothing was changed; migrate it first.
+    #[error(
+        "store has schema version {found}, this program needs {known} and store.migrate is false: \
+         run `tyr migrate`"
+    )]
+    SchemaTooOld { found: i64, known: i64 },
+    /// The audit log was begun with a key and this node has none. Nothing was changed; give the node
+    /// `encryption.keys`.
+    #[error("the audit log is kept with key '{known}' and this node has no key")]
+    AuditKeyMissing { known: String },
+    /// Somebody altered the end of the audit log, or the value of the key that it was written with.
+    /// Nothing was changed: another row would hide it. The operator looks into it.
+    #[error("the audit log does not end with row {seq} as it was written: run `tyr audit verify`")]
+    AuditBroken {
+        /// The last row, by the head; 0 without a head.
+        seq: u64,
+    },
+}
+
+/// Entities were not written. Unless the store failed, it is certain that nothing was.
+#[derive(Debug, thiserror::Error)]
+pub enum WriteError {
+    /// An entity is not as the writer expected. Read it again.
+    #[error("the entity has changed meanwhile")]
+    Stale {
+        /// The revision that it has; `None` when it does not exist.
+        found: Option<u64>,
+    },
+    /// The store failed: whether anything was written is unknown, but it was all or nothing.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+// === impl StoreError ===
+
+impl StoreError {
+    pub(crate) fn failed(
+        action: &'static str,
+        source: impl Into<Box<dyn Error + Send + Sync>>,
+    ) -> Self {
+        Self::Failed {
+            action,
+            source: source.into(),
+        }
+    }
 }
 
 /// The node did not start. Nothing was lost: usage files stay where they are.
@@ -43,6 +93,13 @@ pub enum StartError {
     /// removes it, which makes this a new node.
     #[error("{} is damaged: {reason}", path.display())]
     Damaged { path: PathBuf, reason: &'static str },
+    /// The store cannot be reached, and this node has not run before with it. The operator makes the
+    /// store reachable.
+    #[error(
+        "the store cannot be reached ({reason}), and {} holds nothing of an earlier run to start with",
+        path.display()
+    )]
+    NothingKept { path: PathBuf, reason: String },
     /// The store cannot be opened or brought up to date.
     #[error("cannot open the store: {0}")]
     Store(#[source] StoreError),

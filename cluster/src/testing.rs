@@ -1,13 +1,19 @@
 //! Values and fakes for this crate's tests.
 
-use std::sync::Arc;
+#[path = "../tests/postgres/mod.rs"]
+#[allow(dead_code, unreachable_pub, reason = "the gateway's tests use it too")]
+pub(crate) mod postgres;
+
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use policy::{Cell, Charge, NanoUsd, Timestamp, Usage};
 
-use crate::error::StoreError;
+use crate::audit::{AuditHead, AuditKey, AuditRow};
+use crate::entity::{Change, Entity, EntityWrite, Expect};
+use crate::error::{StoreError, WriteError};
 use crate::record::{Basis, EndReason, UsageRecord};
-use crate::store::{Added, Loaded, MemoryStore, Position, Store};
+use crate::store::{Added, Loaded, MemoryStore, Position, Store, UsagePage, UsageQuery, Written};
 
 /// When the cells of test records no longer matter.
 pub(crate) const EXPIRY: Timestamp = Timestamp(2_000_000_000_000);
@@ -20,6 +26,8 @@ pub(crate) fn record(number: u64) -> UsageRecord {
         key: "demo".to_owned(),
         team: Some("search".to_owned()),
         customer: None,
+        user: Some("ada".to_owned()),
+        rule: None,
         model_requested: "gpt \"5\"\n".to_owned(),
         model_served: Some("gpt-5-2026".to_owned()),
         provider: Some("openai".to_owned()),
@@ -65,13 +73,23 @@ pub(crate) fn amount(cells: &[Cell], counter: &str) -> u64 {
         .sum()
 }
 
+/// The newest records, of whatever key.
+pub(crate) fn newest(limit: u32) -> UsageQuery<'static> {
+    UsageQuery {
+        limit,
+        older_than: None,
+        key: None,
+    }
+}
+
 /// Asserts that the store holds exactly the records with these numbers, each counted once.
 pub(crate) fn assert_exactly(store: &dyn Store, numbers: impl IntoIterator<Item = u64>) {
     let mut numbers: Vec<u64> = numbers.into_iter().collect();
     numbers.sort_unstable();
     let mut ids: Vec<String> = store
-        .recent_usage(u32::MAX)
+        .recent_usage(newest(u32::MAX))
         .expect("a readable store")
+        .records
         .into_iter()
         .map(|record| record.request_id)
         .collect();
@@ -96,6 +114,8 @@ pub(crate) struct FlakyStore {
     pub(crate) lose_answer: Arc<AtomicUsize>,
     /// Calls made.
     pub(crate) calls: Arc<AtomicU64>,
+    /// A team that somebody deletes when the next page of entities has been read.
+    pub(crate) delete_next: Arc<Mutex<Option<String>>>,
 }
 
 impl FlakyStore {
@@ -135,12 +155,56 @@ impl Store for FlakyStore {
         self.inner.usage(request_id)
     }
 
-    fn recent_usage(&self, limit: u32) -> Result<Vec<UsageRecord>, StoreError> {
-        self.inner.recent_usage(limit)
+    fn recent_usage(&self, query: UsageQuery<'_>) -> Result<UsagePage, StoreError> {
+        self.inner.recent_usage(query)
     }
 
     fn usage_count(&self) -> Result<u64, StoreError> {
         self.inner.usage_count()
+    }
+
+    fn write_entities(
+        &self,
+        writes: &[EntityWrite],
+        change: &Change,
+        key: &AuditKey,
+    ) -> Result<Written, WriteError> {
+        self.calls.fetch_add(1, Ordering::SeqCst);
+        if spend(&self.refuse) {
+            return Err(down("write entities").into());
+        }
+        let written = self.inner.write_entities(writes, change, key)?;
+        if spend(&self.lose_answer) {
+            return Err(down("answer").into());
+        }
+        Ok(written)
+    }
+
+    fn entities_since(&self, after: u64, most: u32) -> Result<Vec<Entity>, StoreError> {
+        if spend(&self.refuse) {
+            return Err(down("read entities"));
+        }
+        let page = self.inner.entities_since(after, most);
+        if let Some(name) = self
+            .delete_next
+            .lock()
+            .expect("no test panics in it")
+            .take()
+        {
+            let delete = [entity_write(&name, Expect::Any, None)];
+            let key = AuditKey::keyless();
+            let deleted = self.inner.write_entities(&delete, &change(&name), &key);
+            deleted.expect("it is there");
+        }
+        page
+    }
+
+    fn audit_rows(&self, after_seq: u64, most: u32) -> Result<Vec<AuditRow>, StoreError> {
+        self.inner.audit_rows(after_seq, most)
+    }
+
+    fn audit_head(&self) -> Result<Option<AuditHead>, StoreError> {
+        self.inner.audit_head()
     }
 }
 
@@ -159,5 +223,28 @@ fn down(action: &'static str) -> StoreError {
     StoreError::Failed {
         action,
         source: "the store is down".into(),
+    }
+}
+
+/// A change of a team's name.
+pub(crate) fn change(name: &str) -> Change {
+    Change {
+        at: Timestamp(1_764_000_000_123),
+        actor: "ops".to_owned(),
+        peer: "127.0.0.1:4000".to_owned(),
+        action: "create".to_owned(),
+        kind: "team".to_owned(),
+        name: name.to_owned(),
+        before: None,
+        after: Some("{\"name\":\"***\"}".to_owned()),
+    }
+}
+
+pub(crate) fn entity_write(name: &str, expect: Expect, body: Option<&str>) -> EntityWrite {
+    EntityWrite {
+        kind: "team".to_owned(),
+        name: name.to_owned(),
+        expect,
+        body: body.map(str::to_owned),
     }
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use cluster::audit::AuditKey;
 use cluster::{Basis, EndReason, NodeConfig, Recorder, StoreConfig, UsageRecord};
 use policy::{Charge, Clock, NanoUsd, Timestamp, Usage};
 
@@ -51,6 +52,8 @@ fn record(number: u64, counters: &[Arc<str>]) -> UsageRecord {
         key: "load-test-key".to_owned(),
         team: Some("search".to_owned()),
         customer: None,
+        user: None,
+        rule: None,
         model_requested: "gpt-5-mini".to_owned(),
         model_served: Some("gpt-5-mini-2026-01-01".to_owned()),
         provider: Some("openai".to_owned()),
@@ -131,6 +134,7 @@ fn cost_of_a_record() {
     let config = NodeConfig {
         data_dir: dir.path().to_owned(),
         take_over: false,
+        audit: AuditKey::keyless(),
         store: StoreConfig::Sqlite {
             path: dir.path().join("tyr.db"),
         },

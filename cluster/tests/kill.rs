@@ -9,6 +9,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::thread;
 
+use cluster::audit::AuditKey;
 use cluster::{Basis, EndReason, Node, NodeConfig, StoreConfig, UsageRecord};
 use policy::{Charge, Clock, NanoUsd, Timestamp, Usage};
 
@@ -31,6 +32,7 @@ fn start(dir: &Path) -> Node {
     let config = NodeConfig {
         data_dir: dir.to_owned(),
         take_over: false,
+        audit: AuditKey::keyless(),
         store: StoreConfig::Sqlite {
             path: dir.join("tyr.db"),
         },
@@ -50,6 +52,8 @@ fn record(life: u64, number: u64) -> UsageRecord {
         key: "demo".to_owned(),
         team: None,
         customer: None,
+        user: None,
+        rule: None,
         model_requested: "gpt".to_owned(),
         model_served: None,
         provider: None,

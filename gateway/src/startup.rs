@@ -197,6 +197,7 @@ fn build(conf: &Path, upgrade: bool) -> anyhow::Result<Parts> {
     let startup = started.startup;
     let mut node = cluster::start(
         NodeConfig {
+            audit: cluster::audit::AuditKey::keyless(),
             data_dir: startup.data_dir.clone(),
             take_over: upgrade,
             store: StoreConfig::Sqlite {
@@ -332,10 +333,13 @@ impl UsageReader for Records {
 
     fn recent(&self, page: &UsagePage) -> Result<Vec<serde_json::Value>, UsageUnavailable> {
         let limit = u32::try_from(page.limit).unwrap_or(u32::MAX);
-        let found = self.0.recent(limit).map_err(|error| UsageUnavailable {
-            reason: error.to_string(),
-        })?;
-        found.iter().map(Self::value).collect()
+        let found = self
+            .0
+            .recent(limit, None, None)
+            .map_err(|error| UsageUnavailable {
+                reason: error.to_string(),
+            })?;
+        found.records.iter().map(Self::value).collect()
     }
 }
 

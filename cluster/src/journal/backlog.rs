@@ -18,6 +18,7 @@ use super::segment::SegmentId;
 use super::throttle::Throttle;
 use crate::error::FlushError;
 use crate::record::UsageRecord;
+use crate::settled::Mark;
 use crate::status::NodeStatus;
 
 /// Answer to one flush.
@@ -45,6 +46,8 @@ struct State {
     waiters: Vec<Reply>,
     prune: Option<Timestamp>,
     succeed: bool,
+    revoke: bool,
+    recover: Option<Timestamp>,
     closing: bool,
     closed: bool,
     losses: Throttle,
@@ -89,6 +92,10 @@ pub(super) struct Round {
     pub(super) prune: Option<Timestamp>,
     /// Look whether the predecessor has gone.
     pub(super) succeed: bool,
+    /// Bring revocations that wait for the store.
+    pub(super) revoke: bool,
+    /// See whether the store is back, and learn what it has at this time.
+    pub(super) recover: Option<Timestamp>,
     /// This is the last round.
     pub(super) closing: bool,
 }
@@ -235,6 +242,41 @@ impl Backlog {
         self.change(|state| state.succeed = true);
     }
 
+    /// Asks for revocations to be brought to the store.
+    pub(super) fn request_revocations(&self) {
+        self.change(|state| state.revoke = true);
+    }
+
+    /// Asks to see whether the store is back.
+    pub(super) fn request_recovery(&self, now: Timestamp) {
+        self.change(|state| state.recover = Some(now));
+    }
+
+    /// The segments with work, and their bytes to read.
+    pub(super) fn waiting(&self) -> Vec<(SegmentId, Range<u64>)> {
+        self.lock().waiting()
+    }
+
+    /// How far the segments that are still there are in the store.
+    pub(super) fn marks(&self) -> Vec<Mark> {
+        let state = self.lock();
+        let begun = state.segments.iter().filter(|(_, one)| one.stored > 0);
+        begun
+            .map(|(id, progress)| Mark {
+                boot: id.boot,
+                number: id.number,
+                to: progress.stored,
+            })
+            .collect()
+    }
+
+    /// Whether everything known is in the store.
+    pub(super) fn is_drained(&self) -> bool {
+        let state = self.lock();
+        let waits = |progress: &Progress| progress.stored < progress.durable;
+        state.held.is_empty() && !state.segments.values().any(waits)
+    }
+
     /// Whether a segment of this boot is known.
     pub(super) fn knows(&self, boot: u64) -> bool {
         self.lock().segments.keys().any(|id| id.boot == boot)
@@ -360,21 +402,28 @@ impl State {
     fn has_work(&self) -> bool {
         self.prune.is_some()
             || self.succeed
+            || self.revoke
+            || self.recover.is_some()
             || !self.held.is_empty()
             || self.segments.values().any(Progress::has_work)
     }
 
+    fn waiting(&self) -> Vec<(SegmentId, Range<u64>)> {
+        self.segments
+            .iter()
+            .filter(|(_, progress)| progress.has_work())
+            .map(|(id, progress)| (*id, progress.stored..progress.durable))
+            .collect()
+    }
+
     fn round(&mut self) -> Round {
         Round {
-            segments: self
-                .segments
-                .iter()
-                .filter(|(_, progress)| progress.has_work())
-                .map(|(id, progress)| (*id, progress.stored..progress.durable))
-                .collect(),
+            segments: self.waiting(),
             waiters: std::mem::take(&mut self.waiters),
             prune: self.prune.take(),
             succeed: std::mem::take(&mut self.succeed),
+            revoke: std::mem::take(&mut self.revoke),
+            recover: self.recover.take(),
             closing: self.closing,
         }
     }

@@ -13,17 +13,22 @@ use std::time::{Duration, Instant};
 
 use policy::Timestamp;
 
+use super::Keeping;
 use super::backlog::{Backlog, Finished, Round, Source};
 use super::segment::{CHUNK_RECORDS, Folder, SegmentId};
 use super::succession::Succession;
 use super::throttle::Throttle;
-use crate::error::{FlushError, StartError, StoreError};
+use crate::error::{FlushError, StartError, StoreError, WriteError};
 use crate::record::UsageRecord;
+use crate::settled::Mark;
 use crate::status::NodeStatus;
 use crate::store::Store;
 
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
-const BACKOFF_MAX: Duration = Duration::from_secs(5);
+const BACKOFF_MAX: Duration = Duration::from_secs(1);
+
+/// How often in a row the store is brought up to date before it is asked what it has.
+const CATCH_UP_PASSES: u32 = 16;
 
 /// Takes segments, feeds the store, removes what is done.
 #[derive(Debug)]
@@ -33,6 +38,7 @@ pub(super) struct Follower {
     store: Arc<dyn Store>,
     status: Arc<NodeStatus>,
     succession: Option<Succession>,
+    keeping: Keeping,
     complaints: Throttle,
 }
 
@@ -47,6 +53,8 @@ enum Setback {
         #[source]
         source: io::Error,
     },
+    #[error("a revocation waits for the store: {0}")]
+    Revocation(#[source] WriteError),
     #[error("cannot see whether the old process has gone: {0}")]
     Succession(#[source] StartError),
 }
@@ -58,6 +66,7 @@ impl Follower {
         store: Arc<dyn Store>,
         status: Arc<NodeStatus>,
         succession: Option<Succession>,
+        keeping: Keeping,
     ) -> Self {
         Self {
             folder,
@@ -65,6 +74,7 @@ impl Follower {
             store,
             status,
             succession,
+            keeping,
             complaints: Throttle::default(),
         }
     }
@@ -97,12 +107,19 @@ impl Follower {
 
     /// Does one round of work; what failed stays in the backlog.
     pub(super) fn follow(&mut self, round: &Round) -> Result<(), FlushError> {
-        let outcome = self.segments(round).and_then(|()| self.held());
+        let outcome = self.segments(&round.segments).and_then(|()| self.held());
         if let Err(setback) = &outcome {
             self.complain(setback);
         }
         if let Some(now) = round.prune {
             self.prune(now);
+            self.tidy_settled(now);
+        }
+        if let Some(now) = round.recover {
+            self.recover(now);
+        }
+        if round.revoke || round.closing {
+            self.bring_revocations();
         }
         if round.succeed {
             self.succeed();
@@ -112,9 +129,9 @@ impl Follower {
         })
     }
 
-    fn segments(&mut self, round: &Round) -> Result<(), Setback> {
+    fn segments(&mut self, segments: &[(SegmentId, Range<u64>)]) -> Result<(), Setback> {
         let mut unreadable = Ok(());
-        for (id, range) in &round.segments {
+        for (id, range) in segments {
             match self.segment(*id, range.clone()) {
                 Ok(()) => {}
                 Err(setback @ Setback::Store(_)) => return Err(setback),
@@ -131,6 +148,7 @@ impl Follower {
                 // If the store refuses them, the next try reads the file.
                 Source::Memory(batch) => {
                     self.store(id.boot, &batch.records)?;
+                    self.note(id, batch.bytes.end, &batch.records);
                     self.backlog.stored(id, batch.bytes.end, 0);
                     batch.bytes.end
                 }
@@ -163,6 +181,7 @@ impl Follower {
             }
         };
         self.store(id.boot, &chunk.records)?;
+        self.note(id, chunk.next, &chunk.records);
         if chunk.damaged > 0 {
             self.status.add(&self.status.damaged, chunk.damaged);
             tracing::warn!(segment = %id, lines = chunk.damaged, "damaged lines in a usage file");
@@ -180,6 +199,9 @@ impl Follower {
             if let Err(setback) = self.store(self.folder.boot(), &held) {
                 self.backlog.hold(held);
                 return Err(setback);
+            }
+            if let Some(settled) = &self.keeping.settled {
+                settled.append(None, held.iter().map(|record| &*record.charges));
             }
         }
     }
@@ -199,7 +221,27 @@ impl Follower {
         Ok(())
     }
 
+    /// Adds what the store has taken to the node's own copy of the cells. What the old process
+    /// settled gets there by whoever follows it.
+    fn note(&self, id: SegmentId, to: u64, records: &[UsageRecord]) {
+        let is_followed = |succession: &Succession| succession.predecessor() == id.boot;
+        if self.succession.as_ref().is_some_and(is_followed) {
+            return;
+        }
+        if let Some(settled) = &self.keeping.settled {
+            let mark = Mark {
+                boot: id.boot,
+                number: id.number,
+                to,
+            };
+            settled.append(Some(mark), records.iter().map(|record| &*record.charges));
+        }
+    }
+
     fn discard(&self, id: SegmentId, finished: Finished) {
+        if let Some(settled) = &self.keeping.settled {
+            settled.sync();
+        }
         // A file that stays is read again at the next start, and counts nothing twice.
         match finished {
             Finished::Remove => {
@@ -229,6 +271,65 @@ impl Follower {
         }
     }
 
+    /// Keeps the node's own copy of the cells small and whole.
+    fn tidy_settled(&self, now: Timestamp) {
+        let Some(settled) = &self.keeping.settled else {
+            return;
+        };
+        // While another process adds cells, what the store has is not what is told of it.
+        if settled.is_broken() && self.succession.is_none() {
+            if let Ok(loaded) = self.store.load_cells(now) {
+                settled.replace(&loaded.cells, &self.backlog.marks());
+            }
+            return;
+        }
+        let there = |boot, number| self.folder.has(SegmentId { boot, number });
+        settled.compact(now, there);
+    }
+
+    /// Learns what the store has once it has everything of ours.
+    fn recover(&mut self, now: Timestamp) {
+        if !self.keeping.recovery.is_pending() {
+            return;
+        }
+        // Under load there is always some more; each pass leaves less.
+        let mut passes = CATCH_UP_PASSES;
+        while !self.backlog.is_drained() {
+            passes -= 1;
+            if passes == 0 || self.segments(&self.backlog.waiting()).is_err() {
+                return;
+            }
+        }
+        match self.store.load_cells(now) {
+            Ok(loaded) => {
+                if let Some(settled) = &self.keeping.settled {
+                    settled.replace(&loaded.cells, &self.backlog.marks());
+                }
+                tracing::info!(
+                    cells = loaded.cells.len(),
+                    "the node has caught up with the store"
+                );
+                self.status.note_store(None::<&StoreError>);
+                self.keeping.recovery.fulfil(loaded.cells);
+            }
+            // Asked again soon.
+            Err(error) => {
+                self.status.note_store(Some(&error));
+                self.complain(&Setback::Store(error));
+            }
+        }
+    }
+
+    fn bring_revocations(&mut self) {
+        let Some(entities) = &self.keeping.entities else {
+            return;
+        };
+        // Asked again each second while any wait.
+        if let Err(error) = entities.bring_revocations() {
+            self.complain(&Setback::Revocation(error));
+        }
+    }
+
     fn succeed(&mut self) {
         let Some(succession) = &mut self.succession else {
             return;
@@ -247,7 +348,7 @@ impl Follower {
 
     fn complain(&mut self, setback: &Setback) {
         if let Some(silent) = self.complaints.allow(Instant::now()) {
-            tracing::error!(error = %setback, silent, "usage stays in its files for now");
+            tracing::error!(error = %setback, silent, "the store is behind for now");
         }
     }
 }

@@ -5,6 +5,10 @@
 //! straight from memory or, at a start and after a fault, from those files; it may hang or fail for
 //! hours without widening what a crash can take.
 //!
+//! While the store is away, files grow by about 0.7 KB a request (at 1,000 requests a second 42 MB, or
+//! ten files, a minute) as long as the disk has room; memory stays as it is. A Postgres that is back
+//! takes some 15,000 records a second.
+//!
 //! What a kill can lose: records younger than one commit interval. What nothing else loses: when
 //! the queue is full the caller appends its own line; when the disk is full records wait in a
 //! bounded memory backlog and the store is fed from there; only when the disk *and* the store
@@ -16,6 +20,7 @@ mod committer;
 mod follower;
 mod line;
 mod recorder;
+mod recovery;
 mod segment;
 mod succession;
 mod throttle;
@@ -24,12 +29,14 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
+use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 use std::thread::{self, JoinHandle};
 
 pub use self::committer::COMMIT_INTERVAL;
 pub use self::recorder::Recorder;
+pub(crate) use self::recovery::Recovery;
 
 use self::backlog::Backlog;
 use self::committer::Committer;
@@ -39,7 +46,9 @@ use self::segment::Folder;
 use self::succession::Succession;
 use self::writer::Writer;
 use crate::data_dir::DataDir;
+use crate::entity::EntityLog;
 use crate::error::StartError;
+use crate::settled::{Contents, SettledLog};
 use crate::status::NodeStatus;
 use crate::store::Store;
 
@@ -66,6 +75,17 @@ pub(crate) struct Journal {
     threads: [JoinHandle<()>; 2],
 }
 
+/// What `tyr-store` looks after besides usage.
+#[derive(Debug, Default)]
+pub(crate) struct Keeping {
+    /// Whose revocations it brings to the store.
+    pub(crate) entities: Option<EntityLog>,
+    /// The node's own copy of the settled cells.
+    pub(crate) settled: Option<Arc<SettledLog>>,
+    /// What it does first when the store was away at the start.
+    pub(crate) recovery: Arc<Recovery>,
+}
+
 /// Everything the threads need, before they run.
 struct Parts {
     recorder: Recorder,
@@ -90,15 +110,17 @@ impl Default for Sizes {
 
 impl Journal {
     /// Brings the files of earlier runs into the store, except those of a process that still lives,
-    /// then starts both threads.
+    /// then starts both threads. Without the store these files wait; what they and the node's own
+    /// copy of the cells add up to is returned instead.
     pub(crate) fn start(
         data_dir: DataDir,
         store: Arc<dyn Store>,
+        keeping: Keeping,
         status: Arc<NodeStatus>,
         sizes: Sizes,
-    ) -> Result<Self, StartError> {
-        let parts = Parts::assemble(data_dir, store, status, sizes)?;
-        Self::spawn(parts)
+    ) -> Result<(Self, Option<Contents>), StartError> {
+        let (parts, own) = Parts::assemble(data_dir, store, keeping, status, sizes)?;
+        Ok((Self::spawn(parts)?, own))
     }
 
     fn spawn(parts: Parts) -> Result<Self, StartError> {
@@ -133,24 +155,32 @@ impl Journal {
 // === impl Parts ===
 
 impl Parts {
-    /// Brings the files of earlier runs into the store and makes ready for new ones.
+    /// Takes up the files of earlier runs and makes ready for new ones.
     fn assemble(
         data_dir: DataDir,
         store: Arc<dyn Store>,
+        keeping: Keeping,
         status: Arc<NodeStatus>,
         sizes: Sizes,
-    ) -> Result<Self, StartError> {
+    ) -> Result<(Self, Option<Contents>), StartError> {
         let data_dir = Arc::new(data_dir);
         let folder = Arc::new(Folder::new(data_dir.path(), data_dir.boot()));
         let backlog = Arc::new(Backlog::new(Arc::clone(&status), sizes.held, sizes.handed));
+        let own = match (keeping.recovery.is_pending(), &keeping.settled) {
+            (true, Some(settled)) => Some(resume(&data_dir, &folder, &backlog, settled)?),
+            _ => None,
+        };
         let mut follower = Follower::new(
             Arc::clone(&folder),
             Arc::clone(&backlog),
             store,
             Arc::clone(&status),
             Succession::of(&data_dir),
+            keeping,
         );
-        replay(&data_dir, &folder, &backlog, &mut follower)?;
+        if own.is_none() {
+            replay(&data_dir, &folder, &backlog, &mut follower)?;
+        }
 
         let (queue, entries) = sync_channel(sizes.queue);
         let writer = Writer::new(
@@ -161,12 +191,42 @@ impl Parts {
         );
         let shared = Arc::new(Shared::new(folder, backlog, status, data_dir, sizes.queue));
         let committer = Committer::new(entries, Arc::clone(&shared), writer, sizes.queue);
-        Ok(Self {
+        let parts = Self {
             recorder: Recorder::new(queue, shared),
             committer,
             follower,
-        })
+        };
+        Ok((parts, own))
     }
+}
+
+/// Leaves the files of earlier runs to the store thread; returns what they, and the cells that the
+/// node keeps, add up to.
+fn resume(
+    data_dir: &DataDir,
+    folder: &Folder,
+    backlog: &Backlog,
+    settled: &SettledLog,
+) -> Result<Contents, StartError> {
+    let failed = |source: io::Error| StartError::DataDir {
+        action: "read usage in",
+        path: data_dir.path().to_owned(),
+        source,
+    };
+    let mut contents = settled.take_up().map_err(failed)?;
+    for (id, len) in folder.segments().map_err(failed)? {
+        let mut from = contents.mark(id.boot, id.number).min(len);
+        backlog.adopt(id, len);
+        backlog.stored(id, from, 0);
+        while from < len {
+            let chunk = folder.read(id, from, len).map_err(failed)?;
+            for record in &chunk.records {
+                contents.add(&record.charges);
+            }
+            from = chunk.next;
+        }
+    }
+    Ok(contents)
 }
 
 fn replay(

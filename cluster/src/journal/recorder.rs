@@ -148,6 +148,16 @@ impl Recorder {
         self.shared.backlog.request_succession();
     }
 
+    /// Asks to end a start without the store, if it is back, as of `now`; returns at once.
+    pub(crate) fn request_recovery(&self, now: Timestamp) {
+        self.shared.backlog.request_recovery(now);
+    }
+
+    /// Asks for waiting revocations to be brought to the store; returns at once.
+    pub(crate) fn request_revocations(&self) {
+        self.shared.backlog.request_revocations();
+    }
+
     pub(crate) fn status(&self) -> &Arc<NodeStatus> {
         &self.shared.status
     }

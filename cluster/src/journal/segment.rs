@@ -154,6 +154,11 @@ impl Folder {
         Ok(chunk)
     }
 
+    /// Whether the file is there.
+    pub(super) fn has(&self, id: SegmentId) -> bool {
+        self.file(id).exists()
+    }
+
     /// Full path of a segment.
     pub(super) fn file(&self, id: SegmentId) -> PathBuf {
         self.path.join(id.to_string())

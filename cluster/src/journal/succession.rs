@@ -31,6 +31,11 @@ impl Succession {
         })
     }
 
+    /// The boot of the old process.
+    pub(super) fn predecessor(&self) -> u64 {
+        self.predecessor
+    }
+
     /// Does what can be done now; `true` when nothing is left to do.
     pub(super) fn advance(
         &mut self,

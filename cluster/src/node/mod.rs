@@ -1,5 +1,7 @@
 //! One node: its folder, its store, its threads, in the order in which they start and stop.
 
+mod open_store;
+mod opening;
 mod predecessor;
 
 use std::path::PathBuf;
@@ -7,15 +9,23 @@ use std::sync::Arc;
 
 use policy::{Cell, Clock};
 
+pub use self::open_store::{OpenStore, open_store};
 pub use self::predecessor::Predecessor;
 
+use self::opening::Opened;
+
+use crate::audit::AuditKey;
 use crate::data_dir::{DataDir, Entrance, NodeKey};
 use crate::driver::Driver;
+use crate::entity::EntityLog;
 use crate::error::{StartError, StoreError};
-use crate::journal::{Journal, Recorder, Sizes};
+use crate::journal::{Journal, Keeping, Recorder, Recovery, Sizes};
 use crate::record::UsageRecord;
 use crate::status::NodeStatus;
-use crate::store::{SqliteStore, Store};
+use crate::store::{OfKey, Position, PostgresConfig, Store, UsagePage, UsageQuery};
+
+/// Most records that are looked at for one page of a virtual key's: well under a second's work.
+const KEY_SCAN: u32 = 50_000;
 
 /// What a node needs to know.
 #[derive(Clone, Debug)]
@@ -26,6 +36,8 @@ pub struct NodeConfig {
     /// If not, such a process makes the start fail.
     pub take_over: bool,
     pub store: StoreConfig,
+    /// The key that rows of the audit log are made with.
+    pub audit: AuditKey,
 }
 
 /// Where settled usage is kept.
@@ -33,6 +45,8 @@ pub struct NodeConfig {
 pub enum StoreConfig {
     /// One SQLite file; its folder is created if needed.
     Sqlite { path: PathBuf },
+    /// One Postgres database, for any number of nodes.
+    Postgres(PostgresConfig),
 }
 
 /// A started node.
@@ -44,6 +58,8 @@ pub struct Node {
     predecessor: Option<Predecessor>,
     status: Arc<NodeStatus>,
     store: Arc<dyn Store>,
+    entities: EntityLog,
+    recovery: Arc<Recovery>,
     journal: Journal,
     driver: Driver,
 }
@@ -54,51 +70,80 @@ pub struct UsageLog {
     store: Arc<dyn Store>,
 }
 
-/// Locks `data_dir` (or, to take over, stands beside the process that has it), opens and migrates the store, brings usage files of earlier runs into it, loads
-/// the settled cells, and starts the node's threads. Blocks until done.
+/// Locks `data_dir` (or, to take over, stands beside the process that has it), opens and migrates
+/// the store, brings usage files of earlier runs into it, loads the settled cells, and starts the
+/// node's threads. Blocks until done.
+///
+/// A Postgres that cannot be reached for some seconds does not keep a node from starting that has
+/// run before: it then begins with its last-good entities and its own copy of the cells
+/// ([`Node::degraded`]). To take over needs the store.
 pub fn start(config: NodeConfig, clock: Arc<dyn Clock>) -> Result<Node, StartError> {
     let entrance = match config.take_over {
         true => Entrance::TakeOver,
         false => Entrance::Alone,
     };
     let data_dir = DataDir::open(&config.data_dir, clock.now(), entrance)?;
-    let StoreConfig::Sqlite { path } = config.store;
-    if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder).map_err(|source| StartError::DataDir {
-            action: "create",
-            path: folder.to_owned(),
-            source,
-        })?;
-    }
-    let store = SqliteStore::open(&path).map_err(StartError::Store)?;
-    start_with(data_dir, Arc::new(store), clock, Sizes::default())
+    let opened = config.store.open_for(&data_dir)?;
+    start_with(data_dir, opened, config.audit, clock)
 }
 
-pub(crate) fn start_with(
+fn start_with(
     data_dir: DataDir,
-    store: Arc<dyn Store>,
+    opened: Opened,
+    audit: AuditKey,
     clock: Arc<dyn Clock>,
-    sizes: Sizes,
 ) -> Result<Node, StartError> {
-    let status = Arc::new(NodeStatus::new());
     let (node_key, boot) = (data_dir.node_key(), data_dir.boot());
     let predecessor = data_dir.predecessor();
+    let status = Arc::new(NodeStatus::new());
     status.set_taking_over(predecessor.is_some());
-    let journal = Journal::start(data_dir, Arc::clone(&store), Arc::clone(&status), sizes)?;
-    // After the replay, so that the last run's usage is in them.
-    let loaded = store.load_cells(clock.now()).map_err(StartError::Store)?;
+    status.note_store(opened.outage.as_ref());
+    let Opened {
+        store,
+        settled,
+        outage,
+    } = opened;
+    let entities = match &outage {
+        None => EntityLog::open(Arc::clone(&store), audit, data_dir.path())?,
+        Some(_) => EntityLog::open_last_good(Arc::clone(&store), audit, data_dir.path())?,
+    };
+    let recovery = Arc::new(Recovery::new(outage.is_some()));
+    let keeping = Keeping {
+        entities: Some(entities.clone()),
+        settled: settled.clone(),
+        recovery: Arc::clone(&recovery),
+    };
+    let (stored, shared) = (Arc::clone(&store), Arc::clone(&status));
+    let (journal, own) = Journal::start(data_dir, stored, keeping, shared, Sizes::default())?;
+    let (cells, position) = match own {
+        // Read after the replay, so that the last run's usage is in them.
+        None => {
+            let loaded = store.load_cells(clock.now()).map_err(StartError::Store)?;
+            if let Some(settled) = &settled {
+                settled.replace(&loaded.cells, &[]);
+            }
+            (loaded.cells, loaded.position)
+        }
+        Some(contents) => (contents.cells(clock.now()), Position::default()),
+    };
     let predecessor = predecessor.map(|boot| {
-        Predecessor::new(
-            boot,
-            loaded.position,
-            Arc::clone(&store),
-            Arc::clone(&status),
-        )
+        let (store, status) = (Arc::clone(&store), Arc::clone(&status));
+        Predecessor::new(boot, position, store, status, settled)
     });
-    let cells = loaded.cells;
-    let driver = Driver::start(clock, journal.recorder())?;
+    let driver = Driver::start(
+        clock,
+        journal.recorder(),
+        entities.clone(),
+        Arc::clone(&recovery),
+    )?;
     let beside = predecessor.is_some();
     tracing::info!(%node_key, boot, cells = cells.len(), beside, "node started");
+    if let Some(reason) = outage {
+        tracing::warn!(
+            reason,
+            "the node started without the store, from its own files"
+        );
+    }
     Ok(Node {
         node_key,
         boot,
@@ -106,17 +151,45 @@ pub(crate) fn start_with(
         predecessor,
         status,
         store,
+        entities,
+        recovery,
         journal,
         driver,
     })
 }
 
+// === impl StoreConfig ===
+
+impl StoreConfig {
+    /// The same, bringing an older schema up to date.
+    #[must_use]
+    pub fn migrating(mut self) -> Self {
+        if let Self::Postgres(config) = &mut self {
+            config.migrate = true;
+        }
+        self
+    }
+}
+
 // === impl Node ===
 
 impl Node {
-    /// The settled cells as they were at start, without those that had expired.
+    /// The settled cells as they were at start, without those that had expired: as the store had
+    /// them or, if it was away, as this node last knew them and added to them.
     pub fn cells(&self) -> Vec<Cell> {
         self.cells.clone()
+    }
+
+    /// Whether the node started without the store and does not know yet what the store has.
+    pub fn degraded(&self) -> bool {
+        self.recovery.is_pending()
+    }
+
+    /// After a start without the store, once it is back and has everything that this node settled:
+    /// its cells, to which the node's own are to be raised. Given once, about a second after
+    /// that; what is settled at that very moment may be missing in them.
+    pub fn take_recovered(&self) -> Option<Vec<Cell>> {
+        self.recovery.take()
     }
 
     /// The process that this node follows, if it still lived at the start. Given once.
@@ -139,6 +212,11 @@ impl Node {
         UsageLog {
             store: Arc::clone(&self.store),
         }
+    }
+
+    /// The entities made through the API.
+    pub fn entities(&self) -> EntityLog {
+        self.entities.clone()
     }
 
     /// The node's 128-bit number, drawn once per `data_dir`.
@@ -174,9 +252,20 @@ impl UsageLog {
         self.store.usage(request_id)
     }
 
-    /// The newest records, newest first.
-    pub fn recent(&self, limit: u32) -> Result<Vec<UsageRecord>, StoreError> {
-        self.store.recent_usage(limit)
+    /// At most `limit` records, newest first: those whose request id is before `older_than` (the
+    /// `next` of the page before), and of one virtual key if `key` names it.
+    pub fn recent(
+        &self,
+        limit: u32,
+        older_than: Option<&str>,
+        key: Option<&str>,
+    ) -> Result<UsagePage, StoreError> {
+        let scan = KEY_SCAN;
+        self.store.recent_usage(UsageQuery {
+            limit,
+            older_than,
+            key: key.map(|name| OfKey { name, scan }),
+        })
     }
 
     /// How many records are kept.

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use policy::Cell;
 
 use crate::error::StoreError;
+use crate::settled::SettledLog;
 use crate::status::NodeStatus;
 use crate::store::{Position, Store};
 
@@ -24,6 +25,7 @@ pub struct Predecessor {
     position: Position,
     store: Arc<dyn Store>,
     status: Arc<NodeStatus>,
+    settled: Option<Arc<SettledLog>>,
     ended: bool,
 }
 
@@ -35,12 +37,14 @@ impl Predecessor {
         position: Position,
         store: Arc<dyn Store>,
         status: Arc<NodeStatus>,
+        settled: Option<Arc<SettledLog>>,
     ) -> Self {
         Self {
             boot,
             position,
             store,
             status,
+            settled,
             ended: false,
         }
     }
@@ -59,6 +63,9 @@ impl Predecessor {
                 Err(error) => return Err(error),
             };
             self.position = added.position;
+            if let Some(settled) = &self.settled {
+                settled.append_cells(&added.cells);
+            }
             cells.extend(added.cells);
             if added.complete {
                 self.ended = gone;

@@ -12,6 +12,8 @@ pub(crate) fn append(record: &UsageRecord, to: &mut Vec<u8>) {
     text(to, b",\"key\":", &record.key);
     optional(to, b",\"team\":", record.team.as_deref());
     optional(to, b",\"customer\":", record.customer.as_deref());
+    optional(to, b",\"user\":", record.user.as_deref());
+    optional(to, b",\"rule\":", record.rule.as_deref());
     text(to, b",\"model_requested\":", &record.model_requested);
     optional(to, b",\"model_served\":", record.model_served.as_deref());
     optional(to, b",\"provider\":", record.provider.as_deref());

@@ -28,6 +28,10 @@ pub struct UsageRecord {
     pub key: String,
     pub team: Option<String>,
     pub customer: Option<String>,
+    /// Who asked, as the client or its token said.
+    pub user: Option<String>,
+    /// Name of the routing rule that chose the target, when one did.
+    pub rule: Option<String>,
     /// The model's name as the client wrote it.
     pub model_requested: String,
     /// The model that answered, when one did.
@@ -109,6 +113,8 @@ impl UsageRecord {
         let optional = [
             &mut self.team,
             &mut self.customer,
+            &mut self.user,
+            &mut self.rule,
             &mut self.model_served,
             &mut self.provider,
             &mut self.credential,

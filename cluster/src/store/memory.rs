@@ -5,8 +5,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use policy::{Cell, Timestamp};
 
-use super::{Added, Loaded, Position, Store, Sums};
-use crate::error::StoreError;
+use super::{Added, Loaded, Position, Store, Sums, UsagePage, UsageQuery, Written, judge};
+use crate::audit::{self, AuditHead, AuditKey, AuditRow};
+use crate::entity::{Change, Entity, EntityWrite};
+use crate::error::{StoreError, WriteError};
 use crate::record::UsageRecord;
 
 /// Keeps everything in two maps; gone with the process.
@@ -22,6 +24,11 @@ struct Tables {
     order: Vec<(String, u64)>,
     /// By counter, epoch and boot.
     cells: BTreeMap<(String, i64, u64), (u64, Timestamp)>,
+    revision: u64,
+    /// By kind and name.
+    entities: BTreeMap<(String, String), Entity>,
+    audit: Vec<AuditRow>,
+    head: Option<AuditHead>,
 }
 
 impl MemoryStore {
@@ -100,18 +107,90 @@ impl Store for MemoryStore {
         Ok(self.tables().usage.get(request_id).cloned())
     }
 
-    fn recent_usage(&self, limit: u32) -> Result<Vec<UsageRecord>, StoreError> {
+    fn recent_usage(&self, query: UsageQuery<'_>) -> Result<UsagePage, StoreError> {
         let tables = self.tables();
-        Ok(tables
-            .usage
-            .values()
-            .rev()
-            .take(limit as usize)
-            .cloned()
-            .collect())
+        let older = tables.usage.range(..query.upper().to_owned()).rev();
+        let older: Vec<&UsageRecord> = older.map(|(_, record)| record).collect();
+        let Some(key) = query.key else {
+            let found = older.into_iter().take(query.wanted()).cloned();
+            return Ok(query.page(found.collect(), None));
+        };
+        let (looked_at, rest) = older.split_at(older.len().min(key.scan as usize));
+        let found = looked_at.iter().filter(|record| record.key == key.name);
+        let found = found.take(query.wanted()).map(|record| (*record).clone());
+        let scanned = looked_at.last().filter(|_| !rest.is_empty());
+        Ok(query.page(
+            found.collect(),
+            scanned.map(|record| record.request_id.clone()),
+        ))
     }
 
     fn usage_count(&self) -> Result<u64, StoreError> {
         Ok(self.tables().usage.len() as u64)
+    }
+
+    fn write_entities(
+        &self,
+        writes: &[EntityWrite],
+        change: &Change,
+        key: &AuditKey,
+    ) -> Result<Written, WriteError> {
+        let mut tables = self.tables();
+        let mut entities = tables.entities.clone();
+        let revision = tables.revision + u64::from(!writes.is_empty());
+        let mut written = Vec::new();
+        for write in writes {
+            let place = (write.kind.clone(), write.name.clone());
+            let live = entities.get(&place).filter(|entity| entity.body.is_some());
+            judge(write, live.map(|entity| entity.revision))?;
+            let entity = Entity {
+                kind: write.kind.clone(),
+                name: write.name.clone(),
+                revision,
+                body: write.body.as_deref().map(Into::into),
+                changed_at: change.at,
+            };
+            entities.insert(place, entity.clone());
+            written.push(entity);
+        }
+        let from = tables.head.as_ref().map_or(1, |head| head.seq);
+        let rest = tables.audit.iter().filter(|row| row.seq >= from);
+        let last: Vec<_> = rest.take(2).cloned().collect();
+        audit::attest(tables.head.as_ref(), &last, key)?;
+        let (row, head) = audit::next(tables.head.as_ref(), change, revision, key)?;
+        tables.entities = entities;
+        tables.revision = revision;
+        tables.audit.push(row.clone());
+        tables.head = Some(head);
+        Ok(Written {
+            entities: written,
+            row,
+        })
+    }
+
+    fn entities_since(&self, after: u64, most: u32) -> Result<Vec<Entity>, StoreError> {
+        let tables = self.tables();
+        let mut found: Vec<Entity> = tables
+            .entities
+            .values()
+            .filter(|entity| entity.revision > after)
+            .cloned()
+            .collect();
+        found.sort_by_key(|entity| entity.revision);
+        if let Some(last) = found.get((most.max(1) - 1) as usize) {
+            let last = last.revision;
+            found.retain(|entity| entity.revision <= last);
+        }
+        Ok(found)
+    }
+
+    fn audit_rows(&self, after_seq: u64, most: u32) -> Result<Vec<AuditRow>, StoreError> {
+        let tables = self.tables();
+        let rows = tables.audit.iter().filter(|row| row.seq > after_seq);
+        Ok(rows.take(most as usize).cloned().collect())
+    }
+
+    fn audit_head(&self) -> Result<Option<AuditHead>, StoreError> {
+        Ok(self.tables().head.clone())
     }
 }

@@ -68,6 +68,7 @@ impl Process {
                 Arc::new(store.clone()),
                 Arc::clone(&status),
                 None,
+                Keeping::default(),
             ),
             folder,
             backlog,

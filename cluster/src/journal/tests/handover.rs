@@ -61,6 +61,7 @@ impl Process {
             Arc::clone(&store),
             Arc::clone(&status),
             Succession::of(&data_dir),
+            Keeping::default(),
         );
         replay(&data_dir, &folder, &backlog, &mut follower)?;
         status.set_taking_over(data_dir.predecessor().is_some());
@@ -71,6 +72,7 @@ impl Process {
                 loaded.position,
                 Arc::clone(&store),
                 Arc::clone(&status),
+                None,
             )
         });
         Ok(Self {
@@ -203,10 +205,26 @@ impl World {
         if let Some(mut last) = self.old.take() {
             last.follow().unwrap();
         }
-        let fresh = Process::start(self.dir.path(), &self.store, Entrance::Alone).unwrap();
+        let fresh = self.start_alone();
         assert_eq!(fresh.used, (0..self.next).sum::<u64>());
         assert_eq!(fresh.folder.segments().unwrap(), []);
         assert_exactly(&*self.store.inner, 0..self.next);
+    }
+}
+
+impl World {
+    /// A program that another test is just starting has our files open, and the
+    /// lock with them, until it runs its own code: that is waited for.
+    fn start_alone(&self) -> Process {
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        loop {
+            match Process::start(self.dir.path(), &self.store, Entrance::Alone) {
+                Err(StartError::Locked { .. }) if std::time::Instant::now() < deadline => {
+                    std::thread::yield_now();
+                }
+                started => return started.unwrap(),
+            }
+        }
     }
 }
 

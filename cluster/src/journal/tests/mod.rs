@@ -36,7 +36,10 @@ impl Bench {
     fn assemble(&self) -> Parts {
         let data_dir = DataDir::open(self.dir.path(), Timestamp(1), Entrance::Alone).unwrap();
         let status = Arc::new(NodeStatus::new());
-        Parts::assemble(data_dir, Arc::new(self.store.clone()), status, self.sizes).unwrap()
+        let store = Arc::new(self.store.clone());
+        let keeping = Keeping::default();
+        let assembled = Parts::assemble(data_dir, store, keeping, status, self.sizes);
+        assembled.unwrap().0
     }
 
     fn start(&self) -> Journal {
@@ -115,8 +118,9 @@ fn a_start_is_refused_while_the_store_cannot_take_the_last_runs_usage() {
     let data_dir = DataDir::open(bench.dir.path(), Timestamp(1), Entrance::Alone).unwrap();
     let store = Arc::new(bench.store.clone());
     let status = Arc::new(NodeStatus::new());
-    let refused = Journal::start(data_dir, store, status, bench.sizes).unwrap_err();
-    assert!(matches!(refused, StartError::Replay(_)), "{refused}");
+    let refused =
+        Parts::assemble(data_dir, store, Keeping::default(), status, bench.sizes).map(|_| ());
+    assert!(matches!(refused, Err(StartError::Replay(_))), "{refused:?}");
 
     bench.store.set_down(false);
     bench.start().stop();

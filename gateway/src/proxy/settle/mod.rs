@@ -151,6 +151,8 @@ impl Account {
             end,
             upstream_request_id: self.upstream_request_id.take(),
             charges,
+            user: None,
+            rule: None,
         });
     }
 

@@ -53,6 +53,7 @@ fn world() -> World {
         path: data_dir.join("tyr.db"),
     };
     let config = NodeConfig {
+        audit: cluster::audit::AuditKey::keyless(),
         data_dir,
         store,
         take_over: false,
@@ -105,8 +106,12 @@ impl World {
 
     fn ends(&self) -> Vec<EndReason> {
         self.services.recorder.flush().expect("the store takes it");
-        let records = self.node.usage_log().recent(10).expect("the store reads");
-        records.iter().map(|record| record.end).collect()
+        let records = self
+            .node
+            .usage_log()
+            .recent(10, None, None)
+            .expect("the store reads");
+        records.records.iter().map(|record| record.end).collect()
     }
 }
 

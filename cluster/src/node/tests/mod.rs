@@ -1,17 +1,22 @@
 //! A node as its owner sees it, on a real SQLite file.
 
+mod degraded;
+
 use std::path::Path;
 use std::thread;
 
 use policy::{ManualClock, Timestamp};
 
 use super::*;
-use crate::testing::{EXPIRY, amount, assert_exactly, record};
+use crate::audit::VerifyError;
+use crate::entity::{EntityWrite, Expect, LastGood, Persisted};
+use crate::testing::{EXPIRY, FlakyStore, amount, assert_exactly, change, entity_write, record};
 
 fn config(dir: &Path) -> NodeConfig {
     NodeConfig {
         data_dir: dir.join("data"),
         take_over: false,
+        audit: AuditKey::keyless(),
         store: StoreConfig::Sqlite {
             path: dir.join("data/store/tyr.db"),
         },
@@ -43,7 +48,7 @@ fn a_restart_brings_back_the_settled_cells() {
     assert_eq!(amount(&node.cells(), "requests"), 20);
     let log = node.usage_log();
     assert_eq!(log.count().unwrap(), 20);
-    assert_eq!(log.recent(1).unwrap(), [record(20)]);
+    assert_eq!(log.recent(1, None, None).unwrap().records, [record(20)]);
     let id = record(7).request_id;
     assert_eq!(log.usage(&id).unwrap(), Some(record(7)));
     assert_exactly(&*node.store, 1..=20);
@@ -140,4 +145,115 @@ fn record_and_store(node: &Node, numbers: std::ops::RangeInclusive<u64>) {
         node.recorder().record(record(number));
     }
     node.recorder().flush().unwrap();
+}
+
+fn put(name: &str) -> [EntityWrite; 1] {
+    [entity_write(name, Expect::Absent, Some("{}"))]
+}
+
+#[test]
+fn entities_outlive_a_restart_and_commands_share_the_store() {
+    let dir = tempfile::tempdir().unwrap();
+    let key = AuditKey::from_secret("k1", b"of the audit log");
+    let keyed = || NodeConfig {
+        audit: key.clone(),
+        ..config(dir.path())
+    };
+    let node = start(keyed(), clock(1_000)).unwrap();
+    let log = node.entities();
+    assert_eq!(log.loaded(), []);
+    let written = log.write(&put("a"), &change("a")).unwrap();
+    let revoked = log.revoke("00ff", &change("key")).unwrap();
+    assert_eq!(revoked, Persisted(true));
+    log.record(&change("reloaded")).unwrap();
+
+    let command = open_store(&keyed().store).unwrap();
+    assert_eq!(command.entities().unwrap().first(), written.first());
+    let made = command.write(&put("b"), &change("b"), &key).unwrap();
+    assert_eq!(log.poll().unwrap(), made);
+    assert_eq!(log.poll().unwrap(), []);
+    command.record(&change("by hand"), &key).unwrap();
+    let rows = command.audit(0, 10).unwrap();
+    assert_eq!(rows, log.audit(0, 10).unwrap());
+    let verified = log.verify_audit(std::slice::from_ref(&key)).unwrap();
+    assert_eq!((verified.rows, verified.head), (5, rows[4].hash));
+    let unknown = command.verify_audit(&[]).unwrap_err();
+    assert!(matches!(unknown, VerifyError::Broken(_)), "{unknown}");
+    node.stop();
+
+    let node = start(keyed(), clock(2_000)).unwrap();
+    let loaded = node.entities().loaded();
+    let names: Vec<_> = loaded.iter().map(|entity| entity.name.as_str()).collect();
+    assert_eq!(names, ["a", "00ff", "b"]);
+    assert_eq!(loaded[0], written[0]);
+    node.stop();
+}
+
+#[test]
+fn a_waiting_revocation_is_brought_without_being_asked() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = FlakyStore::default();
+    let start = || {
+        let path = dir.path().join("data");
+        let data_dir = DataDir::open(&path, Timestamp(1), Entrance::Alone).unwrap();
+        let store = Arc::new(store.clone());
+        let opened = Opened::local(store);
+        start_with(data_dir, opened, AuditKey::keyless(), clock(1)).unwrap()
+    };
+    let node = start();
+    store.set_down(true);
+    let log = node.entities();
+    let revoked = log.revoke("00ff", &change("key")).unwrap();
+    assert_eq!((revoked, log.waiting_revocations()), (Persisted(false), 1));
+    store.set_down(false);
+    while log.waiting_revocations() > 0 {
+        thread::yield_now();
+    }
+    store.set_down(true);
+    assert_eq!(
+        log.revoke("11ff", &change("key")).unwrap(),
+        Persisted(false)
+    );
+    store.set_down(false);
+    node.stop();
+    let revoked = store.inner.entities_since(0, 9).unwrap();
+    let names: Vec<_> = revoked.iter().map(|entity| entity.name.as_str()).collect();
+    assert_eq!(names, ["00ff", "11ff"], "also by a stop");
+    assert_eq!(store.inner.audit_rows(0, 9).unwrap().len(), 2);
+    drop(log);
+    assert_eq!(start().entities().waiting_revocations(), 0);
+}
+
+#[test]
+fn a_successor_and_its_predecessor_both_write_entities() {
+    let dir = tempfile::tempdir().unwrap();
+    let old = start(config(dir.path()), clock(1_000)).unwrap();
+    let new = NodeConfig {
+        take_over: true,
+        ..config(dir.path())
+    };
+    let new = start(new, clock(1_000)).unwrap();
+    let logs = [old.entities(), new.entities()];
+    thread::scope(|scope| {
+        for (node, log) in logs.iter().enumerate() {
+            scope.spawn(move || {
+                for number in 0..20 {
+                    let name = format!("{node}-{number}");
+                    log.write(&put(&name), &change(&name)).unwrap();
+                }
+            });
+        }
+    });
+    for (node, log) in logs.iter().enumerate() {
+        let told = log.poll().unwrap();
+        let other = format!("{}-", 1 - node);
+        assert_eq!(told.len(), 20);
+        assert!(told.iter().all(|entity| entity.name.starts_with(&other)));
+    }
+    assert_eq!(logs[0].verify_audit(&[]).unwrap().rows, 40);
+    old.stop();
+    new.stop();
+    let last_good = LastGood::new(&dir.path().join("data")).read().unwrap();
+    let found = (last_good.entities.len(), last_good.seen, last_good.damaged);
+    assert_eq!(found, (40, 40, 0));
 }

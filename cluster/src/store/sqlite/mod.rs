@@ -1,4 +1,5 @@
-//! The store of a single node: one SQLite file. All of its SQL is here and in `migrations/`.
+//! The store of a single node: one SQLite file. All of its SQL is in this folder and in
+//! `migrations/`.
 //!
 //! WAL, so that a report never holds up a commit (readers have their own connection).
 //! `synchronous = FULL`: in WAL mode `NORMAL` leaves the newest commits to the next checkpoint, and
@@ -8,6 +9,8 @@
 //!
 //! Numbers are kept as SQLite's signed 64-bit integers; a value above `i64::MAX` (nine billion
 //! dollars in nano-dollars) is kept as `i64::MAX` instead of failing the batch that carries it.
+
+mod entities;
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -20,16 +23,19 @@ use rusqlite::{
     params,
 };
 
-use super::{Added, Loaded, Position, Store, Sums};
-use crate::error::StoreError;
+use super::{Added, Loaded, Position, Store, Sums, UsagePage, UsageQuery, Written};
+use crate::audit::{AuditHead, AuditKey, AuditRow};
+use crate::entity::{Change, Entity, EntityWrite};
+use crate::error::{StoreError, WriteError};
 use crate::record::{UsageRecord, append_charges, charges_from_json};
 
 /// In order, never edited once released; `user_version` counts how many a file has seen.
 /// While a new program takes over from an old one, the old one goes on with its own statements: what
 /// a migration makes them fail at waits in its usage files, for the new one to take up.
-const MIGRATIONS: [&str; 2] = [
-    include_str!("migrations/0001_usage_and_cells.sql"),
-    include_str!("migrations/0002_boots.sql"),
+const MIGRATIONS: [&str; 3] = [
+    include_str!("../migrations/0001_usage_and_cells.sql"),
+    include_str!("../migrations/0002_boots.sql"),
+    include_str!("../migrations/0003_entities.sql"),
 ];
 
 /// How long a call waits for another process (a successor, a backup, a shell) that holds the file.
@@ -55,8 +61,8 @@ const INSERT_USAGE: &str = "
         credential, endpoint, stream, input_tokens, cache_read_tokens, cache_write_tokens,
         cache_write_1h_tokens, output_tokens, reasoning_tokens, cost_nano_usd, basis, status,
         started_at_ms, first_byte_ms, duration_ms, attempts, end_reason, upstream_request_id,
-        charges, boot)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+        charges, boot, user_name, rule)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
 
 // SQLite turns an integer sum that overflows into a float, hence the comparison first.
 // Changes nothing when the cell is to live longer than it was: writing the expiry, even an equal
@@ -90,7 +96,9 @@ const EXPIRE_CELLS: &str = "DELETE FROM counter_cells WHERE expires_at_ms <= ?1"
 
 const SELECT_USAGE: &str = "SELECT * FROM usage_record WHERE request_id = ?1";
 
-const SELECT_RECENT: &str = "SELECT * FROM usage_record ORDER BY request_id DESC LIMIT ?1";
+// Read row by row, and no further than needed.
+const SELECT_RECENT: &str =
+    "SELECT * FROM usage_record WHERE request_id < ?1 ORDER BY request_id DESC";
 
 const COUNT_USAGE: &str = "SELECT count(*) FROM usage_record";
 
@@ -205,15 +213,8 @@ impl Store for SqliteStore {
             .map_err(|source| failed("read usage", source))
     }
 
-    fn recent_usage(&self, limit: u32) -> Result<Vec<UsageRecord>, StoreError> {
-        let reader = lock(&self.reader);
-        let recent = || -> rusqlite::Result<Vec<UsageRecord>> {
-            reader
-                .prepare_cached(SELECT_RECENT)?
-                .query_map([limit], read_row)?
-                .collect()
-        };
-        recent().map_err(|source| failed("read recent usage", source))
+    fn recent_usage(&self, query: UsageQuery<'_>) -> Result<UsagePage, StoreError> {
+        recent(&lock(&self.reader), query).map_err(|source| failed("read recent usage", source))
     }
 
     fn usage_count(&self) -> Result<u64, StoreError> {
@@ -222,6 +223,37 @@ impl Store for SqliteStore {
             .query_row(COUNT_USAGE, [], |row| row.get::<_, i64>(0))
             .map(unsigned)
             .map_err(|source| failed("count usage", source))
+    }
+
+    fn write_entities(
+        &self,
+        writes: &[EntityWrite],
+        change: &Change,
+        key: &AuditKey,
+    ) -> Result<Written, WriteError> {
+        let mut writer = lock(&self.writer);
+        let transaction = writer
+            .transaction_with_behavior(TransactionBehavior::Immediate)
+            .map_err(|source| failed("begin", source))?;
+        let written = entities::write(&transaction, writes, change, key)?;
+        transaction
+            .commit()
+            .map_err(|source| failed("commit", source))?;
+        Ok(written)
+    }
+
+    fn entities_since(&self, after: u64, most: u32) -> Result<Vec<Entity>, StoreError> {
+        entities::since(&lock(&self.reader), after, most)
+            .map_err(|source| failed("read entities", source))
+    }
+
+    fn audit_rows(&self, after_seq: u64, most: u32) -> Result<Vec<AuditRow>, StoreError> {
+        entities::rows(&lock(&self.reader), after_seq, most)
+            .map_err(|source| failed("read the audit log", source))
+    }
+
+    fn audit_head(&self) -> Result<Option<AuditHead>, StoreError> {
+        entities::head(&lock(&self.reader)).map_err(|source| failed("read the audit head", source))
     }
 }
 
@@ -241,24 +273,29 @@ fn prepare(writer: &Connection) -> rusqlite::Result<()> {
 }
 
 fn migrate(writer: &mut Connection) -> Result<(), StoreError> {
-    let done: i64 = writer
-        .pragma_query_value(None, "user_version", |row| row.get(0))
-        .map_err(|source| failed("read the schema version", source))?;
     let known = MIGRATIONS.len() as i64;
-    if done > known {
-        return Err(StoreError::SchemaTooNew { found: done, known });
-    }
-    for (version, migration) in (1..).zip(MIGRATIONS).filter(|(version, _)| *version > done) {
-        let apply = |writer: &mut Connection| -> rusqlite::Result<()> {
-            let transaction = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            transaction.execute_batch(migration)?;
-            transaction.pragma_update(None, "user_version", version)?;
-            transaction.commit()
+    loop {
+        // Read under the lock: another process may migrate the same file just now.
+        let transaction = writer
+            .transaction_with_behavior(TransactionBehavior::Immediate)
+            .map_err(|source| failed("begin", source))?;
+        let done: i64 = transaction
+            .pragma_query_value(None, "user_version", |row| row.get(0))
+            .map_err(|source| failed("read the schema version", source))?;
+        if done > known {
+            return Err(StoreError::SchemaTooNew { found: done, known });
+        }
+        let Some(migration) = MIGRATIONS.get(usize::try_from(done).unwrap_or(0)) else {
+            return Ok(());
         };
-        apply(writer).map_err(|source| failed("migrate", source))?;
+        let version = done + 1;
+        transaction
+            .execute_batch(migration)
+            .and_then(|()| transaction.pragma_update(None, "user_version", version))
+            .and_then(|()| transaction.commit())
+            .map_err(|source| failed("migrate", source))?;
         tracing::info!(version, "store schema migrated");
     }
-    Ok(())
 }
 
 /// Inserts the records that are new; returns how many were, and the sums of their charges.
@@ -322,6 +359,8 @@ fn insert_one(
         record.upstream_request_id,
         charges,
         signed(boot),
+        record.user,
+        record.rule,
     ])?;
     Ok(inserted == 1)
 }
@@ -360,6 +399,30 @@ fn add(transaction: &Transaction<'_>, boot: u64, additions: Additions<'_>) -> ru
     Ok(())
 }
 
+fn recent(reader: &Connection, query: UsageQuery<'_>) -> rusqlite::Result<UsagePage> {
+    let mut statement = reader.prepare_cached(SELECT_RECENT)?;
+    let mut rows = statement.query([query.upper()])?;
+    let (mut records, mut looked_at, mut last) = (Vec::new(), 0, None);
+    while records.len() < query.wanted() {
+        let Some(row) = rows.next()? else {
+            last = None;
+            break;
+        };
+        if let Some(key) = query.key {
+            if looked_at == key.scan {
+                break;
+            }
+            looked_at += 1;
+            last = Some(row.get("request_id")?);
+            if row.get_ref("virtual_key")?.as_str()? != key.name {
+                continue;
+            }
+        }
+        records.push(read_row(row)?);
+    }
+    Ok(query.page(records, last))
+}
+
 fn read_row(row: &Row<'_>) -> rusqlite::Result<UsageRecord> {
     let tokens = |name| row.get::<_, i64>(name).map(unsigned);
     let text = |name| -> rusqlite::Result<(usize, String)> {
@@ -372,6 +435,8 @@ fn read_row(row: &Row<'_>) -> rusqlite::Result<UsageRecord> {
         key: row.get("virtual_key")?,
         team: row.get("team")?,
         customer: row.get("customer")?,
+        user: row.get("user_name")?,
+        rule: row.get("rule")?,
         model_requested: row.get("model_requested")?,
         model_served: row.get("model_served")?,
         provider: row.get("provider")?,
