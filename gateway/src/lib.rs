@@ -6,11 +6,15 @@
 pub mod admin;
 pub mod api;
 pub mod clock;
+pub mod commands;
 pub mod config;
 pub mod edge;
+pub mod explain;
 pub mod proxy;
 pub mod sidecar;
 pub mod startup;
 pub mod state;
 pub mod telemetry;
 pub mod upstream;
+pub mod users;
+pub mod vault;

@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
+use gateway::commands;
 
 /// Fewer page faults and less contention than the system's allocator.
 #[global_allocator]
@@ -38,14 +39,43 @@ enum Command {
         #[arg(long)]
         resolve: bool,
     },
+    /// Say what would happen to a request, and why; needs TYR_ADMIN_TOKEN.
+    Explain(gateway::explain::Arguments),
     /// Print the JSON Schema of the YAML.
     Schema,
+    /// The audit log of changes made through the admin API.
+    #[command(subcommand)]
+    Audit(AuditCommand),
+    /// Seal all stored secrets with the first key of `encryption.keys`; nodes
+    /// may run meanwhile, and have to know that key.
+    RotateKeys(Conf),
+    /// Bring the store's schema up to date.
+    Migrate(Conf),
+}
+
+#[derive(Subcommand)]
+enum AuditCommand {
+    /// Check that no row was altered, removed, inserted or moved.
+    Verify(Conf),
+}
+
+#[derive(Args)]
+struct Conf {
+    /// One YAML file, or a folder whose `*.yaml` are merged.
+    #[arg(long, default_value = "conf/tyr.yaml")]
+    conf: PathBuf,
 }
 
 fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Serve { conf, upgrade } => gateway::startup::serve(&conf, upgrade),
         Command::Check { conf, resolve } => gateway::startup::check(&conf, resolve),
+        Command::Explain(arguments) => {
+            gateway::explain::explain(&arguments, std::env::var("TYR_ADMIN_TOKEN").ok())
+        }
         Command::Schema => gateway::startup::schema(),
+        Command::Audit(AuditCommand::Verify(Conf { conf })) => commands::verify_audit(&conf),
+        Command::RotateKeys(Conf { conf }) => commands::rotate_keys(&conf),
+        Command::Migrate(Conf { conf }) => commands::migrate(&conf),
     }
 }

@@ -21,11 +21,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use cluster::Predecessor;
+use cluster::{Node, Predecessor};
 use pingora_core::server::{ShutdownSignal, ShutdownSignalWatch};
 use policy::CounterTable;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -34,7 +35,8 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::admin::Readiness;
 use crate::clock;
-use crate::config::{Looked, Reloader};
+use crate::config::catalogue::Actor;
+use crate::config::{Catalogue, Looked, Reloader};
 use crate::edge::{Connections, ListeningSockets, TlsIdentity};
 use crate::telemetry::Metrics;
 
@@ -100,6 +102,32 @@ impl Inheritance {
     }
 }
 
+/// What the store had when it was away at the start.
+#[derive(Debug)]
+pub struct Recovery {
+    /// Knows when the store is back.
+    pub node: Arc<Node>,
+    /// Where its cells count.
+    pub counters: Arc<CounterTable>,
+    /// Whether it is not known yet; for `/readyz`.
+    pub pending: Arc<AtomicBool>,
+}
+
+/// What is looked at each second.
+#[derive(Debug)]
+pub struct Watched {
+    /// Reads the files again when they change.
+    pub reloader: Arc<Reloader>,
+    /// Takes over what other processes write.
+    pub catalogue: Arc<Catalogue>,
+    /// The data port's certificate.
+    pub tls: Option<Arc<TlsIdentity>>,
+    /// In a process that took over.
+    pub inheritance: Option<Inheritance>,
+    /// After a start without the store.
+    pub recovery: Recovery,
+}
+
 /// The thread `tyr-config`.
 #[derive(Debug)]
 pub struct Sidecar {
@@ -107,11 +135,10 @@ pub struct Sidecar {
 }
 
 impl Sidecar {
-    /// Watches until `stopped` says so.
+    /// Watches until `stopped` says so; `users` (`users::tend`) runs beside.
     pub fn start(
-        reloader: Arc<Reloader>,
-        tls: Option<Arc<TlsIdentity>>,
-        inheritance: Option<Inheritance>,
+        watched: Watched,
+        users: impl Future<Output = ()> + Send + 'static,
         stopped: watch::Receiver<bool>,
     ) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -125,7 +152,12 @@ impl Sidecar {
         let thread = thread::Builder::new()
             .name("tyr-config".to_owned())
             .spawn(move || {
-                runtime.block_on(watch_all(reloader, tls, inheritance, hangup, stopped));
+                runtime.block_on(async {
+                    tokio::select! {
+                        () = watch_all(watched, hangup, stopped) => {}
+                        () = users => {}
+                    }
+                });
             })?;
         Ok(Sidecar { thread })
     }
@@ -138,13 +170,7 @@ impl Sidecar {
     }
 }
 
-async fn watch_all(
-    reloader: Arc<Reloader>,
-    tls: Option<Arc<TlsIdentity>>,
-    mut inheritance: Option<Inheritance>,
-    mut hangup: Signal,
-    mut stopped: watch::Receiver<bool>,
-) {
+async fn watch_all(mut watched: Watched, mut hangup: Signal, mut stopped: watch::Receiver<bool>) {
     let mut tick = interval(WATCH_EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -152,16 +178,48 @@ async fn watch_all(
             _ = stopped.wait_for(|stop| *stop) => return,
             _ = hangup.recv() => {
                 // The outcome is logged and counted where it is decided.
-                let _ = reloader.reload();
-                reload_tls(tls.as_deref());
-            }
-            _ = tick.tick() => {
-                inheritance = inheritance.and_then(|mut left| left.take().then_some(left));
-                if matches!(reloader.check_now(), Looked::Reloaded(_)) {
-                    reload_tls(tls.as_deref());
+                if watched.reloader.reload().is_ok() {
+                    watched.note_reload("SIGHUP");
                 }
+                reload_tls(watched.tls.as_deref());
             }
+            _ = tick.tick() => watched.look(),
         }
+    }
+}
+
+impl Watched {
+    /// Everything that is due each second. Blocks on files and on the store.
+    fn look(&mut self) {
+        let inheritance = self.inheritance.take();
+        self.inheritance = inheritance.and_then(|mut left| left.take().then_some(left));
+        if matches!(self.reloader.check_now(), Looked::Reloaded(_)) {
+            reload_tls(self.tls.as_deref());
+            self.note_reload("file change");
+        }
+        self.catalogue.poll();
+        self.recovery.look();
+    }
+
+    fn note_reload(&self, actor: &str) {
+        let actor = Actor {
+            name: actor.to_owned(),
+            peer: String::new(),
+        };
+        if let Err(error) = self.catalogue.note("reload", &actor) {
+            tracing::warn!(%error, "a reload is not in the audit trail");
+        }
+    }
+}
+
+impl Recovery {
+    fn look(&self) {
+        if let Some(cells) = self.node.take_recovered() {
+            let cells_read = cells.len();
+            self.counters.raise(&cells);
+            tracing::info!(cells_read, "the store is back: limits count what it has");
+        }
+        self.pending.store(self.node.degraded(), Ordering::Release);
     }
 }
 

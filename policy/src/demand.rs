@@ -54,6 +54,20 @@ impl Default for Demand {
 }
 
 impl Demand {
+    /// Each field the larger of the two.
+    pub(crate) fn largest(&self, other: &Self) -> Self {
+        Self {
+            tokens: self.tokens.max(other.tokens),
+            cost: self.cost.max(other.cost),
+            strict_tokens: self.strict_tokens.max(other.strict_tokens),
+            strict_cost: self.strict_cost.max(other.strict_cost),
+            prompt_tokens: self.prompt_tokens.max(other.prompt_tokens),
+            prompt_cost: self.prompt_cost.max(other.prompt_cost),
+            output_price: PerMillion(self.output_price.0.max(other.output_price.0)),
+            choices: self.choices.max(other.choices),
+        }
+    }
+
     /// The largest `max_tokens` with which the request stays within `tokens`;
     /// `None` when the prompt alone is too large.
     pub(crate) fn answer_within_tokens(&self, tokens: u64) -> Option<u64> {

@@ -17,17 +17,46 @@ pub enum Enforcement {
     Strict,
 }
 
+/// What a strict limit of tokens or money does with a request that asks for
+/// more than it has. Other limits always refuse.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum OnTight {
+    /// Refuses it.
+    #[default]
+    Refuse,
+    /// Lets the caller ask again with a smaller answer, where one fits
+    /// (`Rejection::max_tokens_left`).
+    Clamp,
+}
+
+/// Another amount in the place of a limit's own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Override {
+    /// Requests, tokens or nano-dollars.
+    pub amount: u64,
+    /// The first instant at which the limit's own amount holds again; `None`
+    /// = for ever.
+    pub until: Option<Timestamp>,
+}
+
 /// An amount that a counter may reach.
 #[derive(Clone, Debug)]
 pub struct Limit {
     /// The identity of the counter; the amount is no part of it.
     pub id: CounterId,
-    /// Requests, tokens or nano-dollars, by `id.unit`.
+    /// Requests, tokens or nano-dollars, by `id.unit`; what holds at a moment
+    /// is `amount_at`.
     pub amount: u64,
     /// How much is held.
     pub enforcement: Enforcement,
     /// The count, shared by every snapshot that has this limit.
     pub counter: Arc<Counter>,
+    /// Counts everything and refuses nothing.
+    pub shadow: bool,
+    /// What happens near its end.
+    pub on_tight: OnTight,
+    /// Another amount for a while.
+    pub overridden: Option<Override>,
 }
 
 // === impl Limit ===
@@ -39,10 +68,23 @@ impl Limit {
         Standing::of(self, now)
     }
 
-    /// What the counter may reach: the amount, or less where the counter was
-    /// lowered.
-    pub(crate) fn ceiling(&self) -> u64 {
-        self.counter.ceiling(self.amount)
+    /// The amount that holds at `now`: its own, or that of a running override.
+    #[must_use]
+    pub fn amount_at(&self, now: Timestamp) -> u64 {
+        self.running(now)
+            .map_or(self.amount, |running| running.amount)
+    }
+
+    /// The override that holds at `now`.
+    pub(crate) fn running(&self, now: Timestamp) -> Option<Override> {
+        self.overridden
+            .filter(|other| other.until.is_none_or(|until| now < until))
+    }
+
+    /// What the counter may reach: the amount at `now`, or less where the
+    /// counter was lowered.
+    pub(crate) fn ceiling(&self, now: Timestamp) -> u64 {
+        self.counter.ceiling(self.amount_at(now))
     }
 
     /// What `demand` asks of this limit; zero = this limit is not concerned.

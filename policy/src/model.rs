@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::price::Price;
+use crate::scope::Scope;
 use crate::token_ratio::TokenRatio;
 use crate::virtual_key::AllowList;
 
@@ -35,6 +36,8 @@ pub struct Provider {
     pub credentials: Vec<CredentialRef>,
     /// Extra attempts after the first.
     pub max_retries: u32,
+    /// Its limits; their entity is its name.
+    pub scope: Option<Arc<Scope>>,
 }
 
 /// A credential without its secret.
@@ -64,4 +67,6 @@ pub struct Model {
     /// Tokens per byte of prompt, learnt as answers come in; shared by every
     /// snapshot that has this model.
     pub estimate: Arc<TokenRatio>,
+    /// Its limits at this provider; their entity is `provider/name`.
+    pub scope: Option<Arc<Scope>>,
 }

@@ -10,7 +10,8 @@ use crate::limit::Limit;
 pub enum ScopeKind {
     /// A provider.
     Provider,
-    /// A model of a provider.
+    /// A model: of one provider (`provider/name`), or by its bare name across
+    /// providers.
     Model,
     /// A virtual key.
     VirtualKey,
@@ -48,6 +49,26 @@ pub struct Scope {
     pub entity: Arc<str>,
     /// Its limits, in walk order.
     pub limits: Vec<Limit>,
+}
+
+/// A group of keys with limits of its own.
+#[derive(Clone, Debug)]
+pub struct Team {
+    /// The name in the configuration.
+    pub name: Arc<str>,
+    /// The customer whose limits its keys share.
+    pub customer: Option<Arc<str>>,
+    /// Its limits.
+    pub scope: Option<Arc<Scope>>,
+}
+
+/// Whoever pays for teams and keys.
+#[derive(Clone, Debug)]
+pub struct Customer {
+    /// The name in the configuration.
+    pub name: Arc<str>,
+    /// Its limits.
+    pub scope: Option<Arc<Scope>>,
 }
 
 // === impl ScopeKind ===
@@ -116,6 +137,11 @@ impl Unit {
             Self::Concurrent => "concurrent",
             Self::Usd => "usd",
         }
+    }
+
+    /// Whether a request's amount is known only when it has ended.
+    pub(crate) fn is_estimated(self) -> bool {
+        matches!(self, Self::Tokens | Self::Usd)
     }
 
     /// Reads `as_str` back.

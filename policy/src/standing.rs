@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::counter::CounterId;
 use crate::limit::{Enforcement, Limit};
 use crate::scope::{ScopeKind, Unit};
 use crate::time::Timestamp;
@@ -36,6 +37,10 @@ pub struct Standing {
     pub remaining: u64,
     /// When the limit is full again, if nothing else comes.
     pub resets_at: Timestamp,
+    /// Whether `limit` is an override's amount.
+    pub overridden: bool,
+    /// Whether the limit only counts.
+    pub shadow: bool,
 }
 
 // === impl Standing ===
@@ -43,7 +48,7 @@ pub struct Standing {
 impl Standing {
     pub(crate) fn of(limit: &Limit, now: Timestamp) -> Self {
         let level = limit.counter.level(now);
-        let ceiling = limit.ceiling();
+        let ceiling = limit.ceiling(now);
         Self {
             scope: limit.id.scope,
             name: Arc::clone(&limit.id.entity),
@@ -52,12 +57,30 @@ impl Standing {
             window: limit.id.window,
             limit_name: limit.id.name.clone(),
             enforcement: limit.enforcement,
-            limit: limit.amount,
+            limit: limit.amount_at(now),
             used: level.used,
             reserved: level.reserved,
             remaining: ceiling.saturating_sub(level.used.saturating_add(level.reserved)),
             resets_at: level.resets_at,
+            overridden: limit.running(now).is_some(),
+            shadow: limit.shadow,
         }
+    }
+
+    /// The limit's name in the admin API: the counter's text without its
+    /// generation, so that a reset does not rename it.
+    #[must_use]
+    pub fn id_text(&self) -> String {
+        CounterId {
+            scope: self.scope,
+            entity: Arc::clone(&self.name),
+            unit: self.unit,
+            period: self.period,
+            window: self.window,
+            name: self.limit_name.clone(),
+            generation: 0,
+        }
+        .to_string()
     }
 
     /// Whether a smaller part of this limit is left than of the other.

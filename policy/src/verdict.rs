@@ -4,21 +4,33 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::limit::Enforcement;
+use crate::counter::CounterId;
+use crate::limit::{Enforcement, OnTight};
 use crate::money::NanoUsd;
 use crate::reservation::Reservation;
 use crate::scope::{ScopeKind, Unit};
 use crate::time::Timestamp;
-use crate::window::Period;
+use crate::window::{Period, WindowKind};
 
 /// Whether a request may run.
 #[must_use]
 #[derive(Debug)]
 pub enum Verdict {
-    /// It may, and holds this until it is settled or released.
-    Admit(Reservation),
+    /// It may.
+    Admit(Admitted),
     /// It may not; nothing is held.
     Reject(Rejection),
+}
+
+/// A request that may run.
+#[derive(Debug)]
+pub struct Admitted {
+    /// What it holds until it is settled or released.
+    pub reservation: Reservation,
+    /// The first candidate with room, by its position.
+    pub chosen: usize,
+    /// What shadow limits would have refused.
+    pub shadowed: Vec<Rejection>,
 }
 
 /// Which kind of limit refused.
@@ -49,10 +61,17 @@ pub struct Rejection {
     pub unit: Unit,
     /// The window's length; `None` for requests in flight.
     pub period: Option<Period>,
+    /// How the window moves.
+    pub window: WindowKind,
     /// The limit's own name.
     pub name: Option<Arc<str>>,
     /// How the limit holds.
     pub enforcement: Enforcement,
+    /// What a strict limit of tokens or money does near its end.
+    pub on_tight: OnTight,
+    /// For a strict limit of tokens or money: the largest `max_tokens` with
+    /// which the request fits what is left now.
+    pub max_tokens_left: Option<u64>,
     /// The limit in its unit (nano-dollars for money).
     pub limit: u64,
     /// Settled part.
@@ -82,6 +101,22 @@ impl Rejection {
             label.push_str(&format!("/{name}"));
         }
         label
+    }
+
+    /// The limit's name in the admin API: the counter's text without its
+    /// generation, so that a reset does not rename it.
+    #[must_use]
+    pub fn id_text(&self) -> String {
+        CounterId {
+            scope: self.scope,
+            entity: Arc::clone(&self.entity),
+            unit: self.unit,
+            period: self.period,
+            window: self.window,
+            name: self.name.clone(),
+            generation: 0,
+        }
+        .to_string()
     }
 
     /// An amount in the words of the unit: `$1.25`, `12 tokens`.

@@ -1,6 +1,5 @@
 //! Who may call what.
 
-use std::collections::BTreeSet;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -8,8 +7,8 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-use crate::model::ProviderId;
 use crate::scope::Scope;
+use crate::time::Timestamp;
 
 /// SHA-256 of a key's value; the value itself is not kept.
 #[derive(Clone, Copy)]
@@ -22,7 +21,8 @@ pub struct AllowList(Names);
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Names {
     All,
-    Only(BTreeSet<Box<str>>),
+    /// Sorted: small, as there may be a million of these.
+    Only(Arc<[Box<str>]>),
 }
 
 /// Why a list of names is not an allow-list; its author has to correct it.
@@ -39,29 +39,42 @@ pub enum AllowListError {
 /// What a key may use of one provider.
 #[derive(Clone, Debug)]
 pub struct Grant {
-    /// The provider.
-    pub provider: ProviderId,
+    /// The provider's name; one that the snapshot lacks gives nothing.
+    pub provider: Arc<str>,
     /// Its models by their client-side names.
     pub models: AllowList,
     /// Share of the requests among the key's providers.
     pub weight: u32,
+    /// Limits of this provider as used by this key; their entity is
+    /// `key/provider`.
+    pub scope: Option<Arc<Scope>>,
 }
 
-/// A client credential that we issue.
+/// A client credential that we issue. Names its team, customer and providers,
+/// so that it outlives a change of everything else.
 #[derive(Clone, Debug)]
 pub struct VirtualKey {
     /// The name in the configuration.
     pub name: Arc<str>,
     /// How a presented value is recognised.
     pub hash: KeyHash,
+    /// Earlier values, each accepted until its time.
+    pub retiring: Vec<(KeyHash, Timestamp)>,
     /// Its team.
     pub team: Option<Arc<str>>,
-    /// Its own customer or its team's.
+    /// Its own customer; without one, its team's counts
+    /// (`Snapshot::customer_of`).
     pub customer: Option<Arc<str>>,
     /// What it may use; empty = nothing.
     pub grants: Vec<Grant>,
-    /// Limits in walk order: key, team, customer.
-    pub scopes: Vec<Arc<Scope>>,
+    /// Its limits.
+    pub scope: Option<Arc<Scope>>,
+    /// Switched off keys are recognised and refused.
+    pub active: bool,
+    /// Refused before this instant.
+    pub not_before: Option<Timestamp>,
+    /// Refused from this instant on.
+    pub expires_at: Option<Timestamp>,
 }
 
 // === impl KeyHash ===
@@ -109,17 +122,16 @@ impl AllowList {
     /// # Errors
     /// `"*"` beside names, or a name written twice.
     pub fn from_names(names: Vec<String>) -> Result<Self, AllowListError> {
-        let mut only = BTreeSet::new();
-        for name in names {
-            if only.contains(name.as_str()) {
-                return Err(AllowListError::Duplicate(name));
-            }
-            only.insert(name.into_boxed_str());
+        let mut only: Vec<Box<str>> = names.into_iter().map(String::into_boxed_str).collect();
+        only.sort_unstable();
+        if let Some(twice) = only.windows(2).find(|pair| pair[0] == pair[1]) {
+            return Err(AllowListError::Duplicate(twice[0].to_string()));
         }
-        match (only.contains("*"), only.len()) {
+        let wildcard = only.iter().any(|name| &**name == "*");
+        match (wildcard, only.len()) {
             (true, 1) => Ok(Self::all()),
             (true, _) => Err(AllowListError::WildcardWithNames),
-            (false, _) => Ok(Self(Names::Only(only))),
+            (false, _) => Ok(Self(Names::Only(only.into()))),
         }
     }
 
@@ -128,14 +140,14 @@ impl AllowList {
     pub fn allows(&self, name: &str) -> bool {
         match &self.0 {
             Names::All => true,
-            Names::Only(names) => names.contains(name),
+            Names::Only(names) => names.binary_search_by(|known| (**known).cmp(name)).is_ok(),
         }
     }
 }
 
 impl Default for Names {
     fn default() -> Self {
-        Self::Only(BTreeSet::new())
+        Self::Only(Arc::default())
     }
 }
 

@@ -3,8 +3,12 @@
 use axum::Json;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderName, HeaderValue, StatusCode, header};
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::Value;
 use sha2::{Digest, Sha256};
+
+use crate::config::catalogue::PointerProblem;
 
 /// A refusal: `{"error": {"type", "message"}}`. The texts are made here and
 /// never hold what the caller sent in a header.
@@ -13,7 +17,43 @@ pub(super) struct Failure {
     status: StatusCode,
     kind: &'static str,
     message: String,
-    header: Option<(HeaderName, HeaderValue)>,
+    header: Option<Box<(HeaderName, HeaderValue)>>,
+    problems: Vec<PointerProblem>,
+}
+
+/// Why a call was refused.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Refusal {
+    error: RefusalReason,
+    /// What is wrong with the body.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    problems: Vec<Problem>,
+}
+
+/// A refusal in one word and in a sentence.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct RefusalReason {
+    /// For programs.
+    #[serde(rename = "type")]
+    kind: &'static str,
+    /// For people; no secret.
+    message: String,
+}
+
+impl RefusalReason {
+    pub(super) fn new(kind: &'static str, message: impl Into<String>) -> Self {
+        let message = message.into();
+        RefusalReason { kind, message }
+    }
+}
+
+/// What is wrong with a field of a body.
+#[derive(Debug, Serialize, JsonSchema)]
+struct Problem {
+    /// JSON Pointer of the field (RFC 6901); empty for the whole body.
+    pointer: String,
+    /// What is wrong and how to put it right; no secret.
+    message: String,
 }
 
 impl Failure {
@@ -23,7 +63,30 @@ impl Failure {
             kind,
             message: message.into(),
             header: None,
+            problems: Vec::new(),
         }
+    }
+
+    /// A body with fields that cannot be taken.
+    pub(super) fn invalid_body(problems: Vec<PointerProblem>) -> Self {
+        let message = match problems.as_slice() {
+            [only] if only.pointer.is_empty() => only.message.clone(),
+            [only] => format!("{}: {}", only.pointer, only.message),
+            many => format!("the body has {} problems", many.len()),
+        };
+        Failure {
+            problems,
+            ..Self::invalid(message)
+        }
+    }
+
+    pub(super) fn forbidden(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::FORBIDDEN, "forbidden", message)
+    }
+
+    pub(super) fn unavailable(reason: impl Into<String>) -> Self {
+        let status = StatusCode::SERVICE_UNAVAILABLE;
+        Self::new(status, "store_unavailable", reason)
     }
 
     pub(super) fn not_found(message: impl Into<String>) -> Self {
@@ -51,16 +114,23 @@ impl Failure {
     }
 
     pub(super) fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
-        self.header = Some((name, value));
+        self.header = Some(Box::new((name, value)));
         self
     }
 }
 
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
-        let body = json!({"error": {"type": self.kind, "message": self.message}});
+        let problems = self.problems.into_iter().map(|problem| Problem {
+            pointer: problem.pointer,
+            message: problem.message,
+        });
+        let body = Refusal {
+            error: RefusalReason::new(self.kind, self.message),
+            problems: problems.collect(),
+        };
         let mut response = (self.status, Json(body)).into_response();
-        if let Some((name, value)) = self.header {
+        if let Some((name, value)) = self.header.map(|header| *header) {
             response.headers_mut().insert(name, value);
         }
         response

@@ -1,26 +1,30 @@
 //! Who may call what under `/api/`.
 //!
-//! One guard around the whole API, judged by method: a read needs any role, a
-//! change needs operator or admin, so a new route cannot be left open. Bearer
-//! tokens only; there is no cookie that a foreign page could use.
+//! One guard around the whole API wants a known token; one before each route
+//! wants the right that the route table names for it, so a route cannot be
+//! left open. Bearer tokens only; there is no cookie that a foreign page could
+//! use.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, to_bytes};
 use axum::extract::{Request, State};
 use axum::middleware::Next;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use policy::KeyHash;
 use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
 
 use super::Shared;
 use super::answer::Failure;
-use crate::state::{AdminRole, AdminToken};
+use super::rights::{Operation, Resource, Rights};
+use crate::config::catalogue::Actor;
+use crate::state::AdminToken;
 
 /// Largest body of a call.
-const MAX_BODY_BYTES: usize = 64 * 1024;
+const MAX_BODY_BYTES: usize = 1024 * 1024;
 /// How long a body may take to arrive.
 const BODY_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -28,10 +32,41 @@ const BODY_PATIENCE: Duration = Duration::from_secs(10);
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Peer(pub(super) IpAddr);
 
-/// Lets a call through that its token allows, and notes who changed what.
+/// Who calls, once the token is known.
+#[derive(Clone, Debug)]
+pub(super) struct Caller {
+    /// The token's name.
+    pub(super) name: Arc<str>,
+    /// What it may do, its ceiling taken into account.
+    pub(super) rights: Rights,
+    /// Where the call comes from.
+    pub(super) peer: IpAddr,
+}
+
+impl Caller {
+    /// Refuses whoever lacks this right.
+    pub(super) fn needs(&self, resource: Resource, operation: Operation) -> Result<(), Failure> {
+        if self.rights.contains(resource, operation) {
+            return Ok(());
+        }
+        let (resource, operation) = (resource.as_str(), operation.as_str());
+        let message = format!("this token lacks the right {resource}:{operation}");
+        Err(Failure::forbidden(message))
+    }
+
+    /// The same for the audit trail.
+    pub(super) fn actor(&self) -> Actor {
+        Actor {
+            name: self.name.as_ref().to_owned(),
+            peer: self.peer.to_string(),
+        }
+    }
+}
+
+/// Lets a call through whose token is known, and logs each change.
 pub(super) async fn guard(
     State(shared): State<Shared>,
-    request: Request,
+    mut request: Request,
     next: Next,
 ) -> Result<Response, Failure> {
     let peer = request
@@ -41,27 +76,33 @@ pub(super) async fn guard(
     let method = request.method().clone();
     let path = request.uri().path().to_owned();
     let caller = authenticate(&shared, request.headers(), peer)?;
-    let changes = !matches!(method, Method::GET | Method::HEAD);
-    if changes && caller.role == AdminRole::Viewer {
-        let message = "the role viewer may read only";
-        return Err(Failure::new(StatusCode::FORBIDDEN, "forbidden", message));
-    }
-    let request = with_whole_body(request).await?;
+    let by = Arc::clone(&caller.name);
+    request.extensions_mut().insert(caller);
     let response = next.run(request).await;
-    if changes {
+    if !matches!(method, Method::GET | Method::HEAD) {
         let status = response.status().as_u16();
-        tracing::info!(
-            target: "tyr::audit",
-            by = %caller.name, role = ?caller.role, %peer, %method, path, status,
-            "admin call"
-        );
+        tracing::info!(target: "tyr::audit", %by, %peer, %method, path, status, "admin call");
     }
-    Ok(response.into_response())
+    Ok(response)
 }
 
-fn authenticate(shared: &Shared, headers: &HeaderMap, peer: IpAddr) -> Result<AdminToken, Failure> {
+/// Lets a call through that has `need`, with its whole body.
+pub(super) async fn authorise(
+    need: (Resource, Operation),
+    request: Request,
+    next: Next,
+) -> Result<Response, Failure> {
+    let (resource, operation) = need;
+    let caller = request.extensions().get::<Caller>();
+    // No caller means that the guard is not in place: then nobody may.
+    let caller = caller.ok_or_else(Failure::internal)?;
+    caller.needs(resource, operation)?;
+    Ok(next.run(with_whole_body(request).await?).await)
+}
+
+fn authenticate(shared: &Shared, headers: &HeaderMap, peer: IpAddr) -> Result<Caller, Failure> {
     let live = shared.state.live.load();
-    if live.admin_tokens.is_empty() {
+    if live.admin.tokens.is_empty() {
         return Err(Failure::new(
             StatusCode::FORBIDDEN,
             "admin_api_off",
@@ -81,7 +122,12 @@ fn authenticate(shared: &Shared, headers: &HeaderMap, peer: IpAddr) -> Result<Ad
     }
     // Asking without a token guesses nothing, so it does not count.
     let token = bearer(headers).ok_or_else(|| unauthorized("an admin token is needed"))?;
-    let caller = find(&live.admin_tokens, &KeyHash::of(token)).cloned();
+    let found = find(&live.admin.tokens, &KeyHash::of(token));
+    let caller = found.map(|token| Caller {
+        name: Arc::clone(&token.name),
+        rights: token.rights,
+        peer,
+    });
     caller.ok_or_else(|| {
         shared.throttle.failed(peer, now);
         shared.state.metrics.admin_auth_failure();

@@ -1,17 +1,21 @@
 //! `GET /api/config` and `POST /api/reload`.
 
-use axum::Json;
+use std::sync::Arc;
+
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use http::{HeaderMap, StatusCode, header};
+use schemars::JsonSchema;
 use serde::Serialize;
-use serde_json::json;
+use serde_json::Value;
 
-use super::answer::{Failure, entity_tag, is_unchanged};
+use super::answer::{Failure, RefusalReason, entity_tag, is_unchanged};
+use super::auth::Caller;
 use super::{Degraded, Shared};
 
 /// One reason why a configuration was refused.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct ReloadProblem {
     /// The file, as given on the command line.
     pub file: String,
@@ -23,6 +27,30 @@ pub struct ReloadProblem {
     pub message: String,
 }
 
+/// The configuration in use.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct ConfigurationShown {
+    /// Its number in this process.
+    revision: u64,
+    /// As it was written, secrets masked.
+    config: Value,
+}
+
+/// A reload that worked.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct ReloadDone {
+    /// The number of the configuration that runs now.
+    revision: u64,
+}
+
+/// A reload that changed nothing.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct ReloadRefused {
+    error: RefusalReason,
+    /// Everything that is wrong.
+    errors: Vec<ReloadProblem>,
+}
+
 /// The configuration in use as written, secrets masked by who resolved it.
 pub(super) async fn show(State(shared): State<Shared>, headers: HeaderMap) -> Response {
     let live = shared.state.live.load();
@@ -30,15 +58,21 @@ pub(super) async fn show(State(shared): State<Shared>, headers: HeaderMap) -> Re
     if is_unchanged(&headers, &tag) {
         return (StatusCode::NOT_MODIFIED, [(header::ETAG, tag)]).into_response();
     }
-    let body = json!({"revision": live.policy.revision, "config": live.redacted});
+    let body = ConfigurationShown {
+        revision: live.policy.revision(),
+        config: live.redacted.as_ref().clone(),
+    };
     ([(header::ETAG, tag)], Json(body)).into_response()
 }
 
 /// Reads the configuration again; a bad one changes nothing. Runs to its end
 /// also when the caller leaves.
-pub(super) async fn reload(State(shared): State<Shared>) -> Result<Response, Failure> {
-    let turn = shared.reloading.lock_owned().await;
-    let reload = shared.state.reload;
+pub(super) async fn reload(
+    State(shared): State<Shared>,
+    Extension(caller): Extension<Caller>,
+) -> Result<Response, Failure> {
+    let turn = Arc::clone(&shared.reloading).lock_owned().await;
+    let reload = Arc::clone(&shared.state.reload);
     let outcome = tokio::task::spawn_blocking(move || {
         let outcome = reload();
         drop(turn);
@@ -48,15 +82,16 @@ pub(super) async fn reload(State(shared): State<Shared>) -> Result<Response, Fai
     .map_err(|_| Failure::internal())?;
     let readiness = &shared.state.readiness;
     readiness.set_degraded(Degraded::Configuration, outcome.is_err());
-    Ok(match outcome {
-        Ok(revision) => Json(json!({"revision": revision})).into_response(),
-        Err(problems) => {
-            let message = "the configuration was refused; the old one stays in use";
-            let body = json!({
-                "error": {"type": "invalid_configuration", "message": message},
-                "errors": problems,
-            });
-            (StatusCode::BAD_REQUEST, Json(body)).into_response()
+    match outcome {
+        Ok(revision) => {
+            shared.note("reload", &caller).await;
+            Ok(Json(ReloadDone { revision }).into_response())
         }
-    })
+        Err(errors) => {
+            let message = "the configuration was refused; the old one stays in use";
+            let error = RefusalReason::new("invalid_configuration", message);
+            let body = ReloadRefused { error, errors };
+            Ok((StatusCode::BAD_REQUEST, Json(body)).into_response())
+        }
+    }
 }

@@ -1,12 +1,23 @@
 //! `/livez`, `/readyz`, `/metrics` and `POST /api/drain`.
 
-use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use http::{StatusCode, header};
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::json;
 
+use super::auth::Caller;
 use super::{Degraded, Shared};
+
+/// A node that wants no new traffic.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Draining {
+    draining: bool,
+    /// Requests that have begun and not ended.
+    in_flight: u64,
+}
 
 /// The process runs and this thread turns; says nothing of anything else, so
 /// that no lost part gets the process restarted.
@@ -17,7 +28,7 @@ pub(super) async fn livez() -> &'static str {
 /// 200 while the node wants traffic, what it is without included.
 pub(super) async fn readyz(State(shared): State<Shared>) -> Response {
     let readiness = &shared.state.readiness;
-    shared.refresh_store();
+    shared.refresh();
     let reasons = readiness.reasons();
     let status = match reasons.is_empty() {
         true => StatusCode::OK,
@@ -40,7 +51,7 @@ pub(super) async fn readyz(State(shared): State<Shared>) -> Response {
 /// Everything the registry knows, after a look at the store.
 pub(super) async fn metrics(State(shared): State<Shared>) -> Response {
     let readiness = &shared.state.readiness;
-    shared.refresh_store();
+    shared.refresh();
     let parts = Degraded::ALL.map(|part| (part.as_str(), readiness.is_degraded(part)));
     let metrics = &shared.state.metrics;
     metrics.observe_readiness(readiness.wants_traffic(), parts);
@@ -51,17 +62,27 @@ pub(super) async fn metrics(State(shared): State<Shared>) -> Response {
 /// Makes `/readyz` fail, so that a load balancer looks elsewhere. Requests are
 /// served as before; the caller waits for `in_flight` to reach zero and then
 /// ends the process.
-pub(super) async fn drain(State(shared): State<Shared>) -> Json<Value> {
+pub(super) async fn drain(
+    State(shared): State<Shared>,
+    Extension(caller): Extension<Caller>,
+) -> Json<Draining> {
     shared.state.readiness.start_draining();
-    Json(json!({"draining": true, "in_flight": shared.state.metrics.in_flight_now()}))
+    shared.note("drain", &caller).await;
+    Json(Draining {
+        draining: true,
+        in_flight: shared.state.metrics.in_flight_now(),
+    })
 }
 
 impl Shared {
-    fn refresh_store(&self) {
+    /// Takes over what the store and the configuration say now.
+    fn refresh(&self) {
         let status = (self.state.store_status)();
         self.state.metrics.observe_usage(status);
         let readiness = &self.state.readiness;
         readiness.set_degraded(Degraded::Store, !status.store_ok);
         readiness.set_degraded(Degraded::UsageFile, !status.journal_ok);
+        let misfit = self.state.live.load().misfit.is_some();
+        readiness.set_degraded(Degraded::Entities, misfit);
     }
 }

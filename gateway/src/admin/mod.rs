@@ -6,29 +6,29 @@
 //! is loaded, drains or waits for its store, because it has its own thread.
 //!
 //! Owns [`Readiness`] and the throttle of wrong tokens; reads everything else
-//! through [`AdminState`]. Must not change the configuration other than by
-//! asking for a reload. Failure answer: JSON `{"error": {"type", "message"}}`.
+//! through [`AdminState`]. Must not change the configuration other than through
+//! [`Entities`] or by asking for a reload. Failure answer: JSON
+//! `{"error": {"type", "message"}}`, with `problems` where a body is at fault.
 //!
-//! | route | who | answers |
-//! |---|---|---|
-//! | `GET /livez` | anyone | 200 `ok` while the process runs |
-//! | `GET /readyz`, `/healthz` | anyone | 200 or 503 with the reasons |
-//! | `GET /metrics` | anyone | Prometheus text |
-//! | `GET /api/config` | viewer | the configuration in use, secrets masked |
-//! | `GET /api/virtual-keys`, `/{name}` | viewer | keys and where their limits stand |
-//! | `GET /api/usage`, `/{request_id}` | viewer | usage records |
-//! | `POST /api/reload` | operator | the new revision, or every problem |
-//! | `POST /api/drain` | operator | readiness fails from now on |
+//! `/livez`, `/readyz`, `/healthz` and `/metrics` are open to anyone; everything
+//! under `/api/` stands in the one table in `routes`, with the right it needs.
 
 mod answer;
+mod audit;
 mod auth;
 mod configuration;
+mod entities;
+pub mod explain;
 mod health;
+mod limits;
+mod openapi;
 mod readiness;
+pub mod rights;
+mod routes;
 mod server;
+mod standing;
 mod throttle;
 mod usage;
-mod virtual_keys;
 
 #[cfg(test)]
 mod tests;
@@ -41,21 +41,28 @@ use axum::Router;
 use axum::extract::Request;
 use axum::middleware::{self, Next};
 use axum::response::Response;
-use axum::routing::{get, post};
+use axum::routing::get;
 use http::{HeaderName, HeaderValue, header};
-use policy::Clock;
+use policy::{Clock, Predictor};
 
 use crate::state::Live;
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::UsageStatus;
 
 use answer::Failure;
+use auth::Caller;
 use throttle::Throttle;
 
+pub use audit::{AuditReader, AuditUnavailable, AuditedChange};
 pub use configuration::ReloadProblem;
+pub use entities::Entities;
 pub use readiness::{Degraded, Readiness};
 pub use server::{AdminServer, ServeError, bind, serve};
-pub use usage::{UsagePage, UsageReader, UsageUnavailable};
+pub use usage::{UsageFound, UsageQuery, UsageReader, UsageUnavailable};
+
+/// Reads of the store at a time. With one change and one reload this leaves
+/// threads of the port for whatever waits for nobody.
+const STORE_READS: usize = 2;
 
 /// Reads the configuration again: the revision now in use, or why the old one
 /// stays. Called on a thread that may block, one call at a time.
@@ -79,6 +86,14 @@ pub struct AdminState {
     pub reload: Reload,
     /// Asked at each scrape and each `GET /readyz`.
     pub store_status: StoreStatus,
+    /// The name of this node.
+    pub node: Arc<str>,
+    /// The entities of the file and of the store.
+    pub entities: Arc<dyn Entities>,
+    /// Who changed what.
+    pub audit: Arc<dyn AuditReader>,
+    /// What earlier answers say of the next, for explanations.
+    pub predictor: Arc<Predictor>,
     /// Usage records; without it `/api/usage` answers 503.
     pub usage: Option<Arc<dyn UsageReader>>,
 }
@@ -98,6 +113,10 @@ struct Shared {
     throttle: Arc<Throttle>,
     /// One reload at a time; those behind it wait without holding a thread.
     reloading: Arc<tokio::sync::Mutex<()>>,
+    /// One change of entities at a time, as they follow one another anyway.
+    changing: Arc<tokio::sync::Mutex<()>>,
+    /// Reads of the store, so that a slow one leaves threads for the rest.
+    reading: Arc<tokio::sync::Semaphore>,
 }
 
 /// All routes of the admin port.
@@ -106,17 +125,10 @@ pub fn router(state: AdminState) -> Router {
         state,
         throttle: Arc::default(),
         reloading: Arc::default(),
+        changing: Arc::default(),
+        reading: Arc::new(tokio::sync::Semaphore::new(STORE_READS)),
     };
-    let keys = get(virtual_keys::list).fallback(virtual_keys::refuse_creation);
-    let key = get(virtual_keys::show).fallback(virtual_keys::refuse_write);
-    let api = Router::new()
-        .route("/config", get(configuration::show))
-        .route("/reload", post(configuration::reload))
-        .route("/drain", post(health::drain))
-        .route("/virtual-keys", keys)
-        .route("/virtual-keys/{name}", key)
-        .route("/usage", get(usage::list))
-        .route("/usage/{request_id}", get(usage::show))
+    let api = routes::router()
         .fallback(async || Failure::not_found("no such path in the admin API"))
         .method_not_allowed_fallback(async || Failure::method_not_allowed())
         // Around the fallbacks too: who may not call learns no path.
@@ -150,4 +162,39 @@ async fn harden(request: Request, next: Next) -> Response {
         headers.insert(name, HeaderValue::from_static(value));
     }
     response
+}
+
+impl Shared {
+    /// Reads the store on a thread that may block.
+    async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Failure> {
+        let turn = Arc::clone(&self.reading).acquire_owned().await;
+        let turn = turn.map_err(|_| Failure::internal())?;
+        let read = move || {
+            let read = read();
+            drop(turn);
+            read
+        };
+        tokio::task::spawn_blocking(read)
+            .await
+            .map_err(|_| Failure::internal())
+    }
+
+    /// Puts into the audit trail what was done to the node itself. It is done
+    /// whether or not the trail can be written: a node must drain also when
+    /// its store is away.
+    async fn note(&self, action: &'static str, caller: &Caller) {
+        let actor = caller.actor();
+        let noted = self
+            .change(move |entities| entities.note(action, &actor))
+            .await;
+        let failed = match noted {
+            Ok(Ok(())) => return,
+            Ok(Err(refusal)) => format!("{refusal:?}"),
+            Err(failure) => format!("{failure:?}"),
+        };
+        tracing::error!(action, by = %caller.name, failed, "not in the audit trail");
+    }
 }

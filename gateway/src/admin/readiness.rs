@@ -14,16 +14,20 @@ pub enum Degraded {
     UsageFile,
     /// The last edit of the configuration was refused; the old one is in use.
     Configuration,
+    /// Something that another process wrote does not fit this node's file and
+    /// does not run here.
+    Entities,
     /// No other node of the cluster is in reach.
     Peers,
 }
 
 impl Degraded {
     /// All parts, in the order in which they are listed.
-    pub const ALL: [Degraded; 4] = [
+    pub const ALL: [Degraded; 5] = [
         Degraded::Store,
         Degraded::UsageFile,
         Degraded::Configuration,
+        Degraded::Entities,
         Degraded::Peers,
     ];
 
@@ -33,6 +37,7 @@ impl Degraded {
             Degraded::Store => "store",
             Degraded::UsageFile => "usage_file",
             Degraded::Configuration => "configuration",
+            Degraded::Entities => "entities",
             Degraded::Peers => "peers",
         }
     }

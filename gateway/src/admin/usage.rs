@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::rejection::QueryRejection;
+use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
-use http::StatusCode;
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -22,7 +22,7 @@ pub struct UsageUnavailable {
 
 /// Which records a list shows, newest first.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct UsagePage {
+pub struct UsageQuery {
     /// Most records in the answer, 1 to 1,000.
     pub limit: usize,
     /// Only records older than this request id.
@@ -31,13 +31,39 @@ pub struct UsagePage {
     pub key: Option<String>,
 }
 
+/// One page of records.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct UsageFound {
+    /// Newest first; may be fewer than asked for while `next` is there.
+    pub records: Vec<Value>,
+    /// What `after` has to be for the next page; `None`: there is none.
+    pub next: Option<String>,
+}
+
 /// Reads usage records as JSON objects that hold a `request_id`. Called on a
 /// thread that may block.
 pub trait UsageReader: Send + Sync {
     /// The record of one request.
     fn record(&self, request_id: &str) -> Result<Option<Value>, UsageUnavailable>;
     /// The newest records.
-    fn recent(&self, page: &UsagePage) -> Result<Vec<Value>, UsageUnavailable>;
+    fn recent(&self, query: &UsageQuery) -> Result<UsageFound, UsageUnavailable>;
+}
+
+/// A usage record; fields are added over time.
+#[derive(Debug, JsonSchema)]
+pub(super) struct Record {
+    #[allow(dead_code, reason = "only its schema is used: records come as JSON")]
+    request_id: String,
+}
+
+/// A page of usage records.
+#[derive(Debug, JsonSchema)]
+#[allow(dead_code, reason = "only its schema is used: records come as JSON")]
+pub(super) struct RecordPage {
+    /// With `key` there may be fewer than asked for, or none, before the end.
+    data: Vec<Record>,
+    /// What `after` has to be for the next page; null: there is none.
+    next: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -53,23 +79,21 @@ pub(super) async fn list(
     query: Result<Query<ListQuery>, QueryRejection>,
 ) -> Result<Json<Value>, Failure> {
     let Query(query) = query.map_err(|rejection| Failure::invalid(rejection.body_text()))?;
-    let limit = Page::of(query.limit)?.limit;
-    let page = UsagePage {
-        limit,
+    let query = UsageQuery {
+        limit: Page::of(query.limit)?.limit,
         after: query.after,
         key: query.key,
     };
-    let records = read(&shared, move |reader| reader.recent(&page)).await?;
-    let next = (records.len() == limit)
-        .then(|| records.last()?.get("request_id").cloned())
-        .flatten();
-    Ok(Json(json!({"items": records, "next": next})))
+    let found = read(&shared, move |reader| reader.recent(&query)).await?;
+    Ok(Json(json!({"data": found.records, "next": found.next})))
 }
 
 pub(super) async fn show(
     State(shared): State<Shared>,
-    Path(request_id): Path<String>,
+    request_id: Result<Path<String>, PathRejection>,
 ) -> Result<Json<Value>, Failure> {
+    let Path(request_id) =
+        request_id.map_err(|rejection| Failure::invalid(rejection.body_text()))?;
     let record = read(&shared, move |reader| reader.record(&request_id)).await?;
     record
         .map(Json)
@@ -80,16 +104,14 @@ async fn read<T: Send + 'static>(
     shared: &Shared,
     ask: impl FnOnce(&dyn UsageReader) -> Result<T, UsageUnavailable> + Send + 'static,
 ) -> Result<T, Failure> {
-    let unavailable =
-        |reason: String| Failure::new(StatusCode::SERVICE_UNAVAILABLE, "store_unavailable", reason);
     let reader = shared.state.usage.as_ref().map(Arc::clone);
-    let reader = reader
-        .ok_or_else(|| unavailable("this node keeps no readable usage records".to_owned()))?;
-    tokio::task::spawn_blocking(move || ask(reader.as_ref()))
-        .await
-        .map_err(|_| Failure::internal())?
+    let reader =
+        reader.ok_or_else(|| Failure::unavailable("this node keeps no readable usage records"))?;
+    shared
+        .read(move || ask(reader.as_ref()))
+        .await?
         .map_err(|error| {
             tracing::warn!(%error, "admin API could not read usage records");
-            unavailable(error.to_string())
+            Failure::unavailable(error.to_string())
         })
 }

@@ -11,6 +11,7 @@ use serde::de::value::StrDeserializer;
 use serde::de::{DeserializeSeed, Deserializer, IntoDeserializer, MapAccess, SeqAccess, Visitor};
 use serde::forward_to_deserialize_any;
 
+use super::file::text::MONEY;
 use super::tree::{Entry, Node, Value, number};
 
 /// Why a value could not be typed.
@@ -91,10 +92,14 @@ impl<'de> Deserializer<'de> for &'de Node {
 
     fn deserialize_newtype_struct<V: Visitor<'de>>(
         self,
-        _name: &'static str,
+        name: &'static str,
         visitor: V,
     ) -> Result<V::Value, TypeError> {
-        visitor.visit_newtype_struct(self)
+        match &self.value {
+            // Money is read from its text, never through a float.
+            Value::Number(text) if name == MONEY => visitor.visit_borrowed_str(text),
+            _ => visitor.visit_newtype_struct(self),
+        }
     }
 
     fn deserialize_enum<V: Visitor<'de>>(

@@ -67,10 +67,17 @@ impl Document {
         self.tree.has(path)
     }
 
-    /// `file:line` of the field at `path`.
+    /// `file:line` of the field at `path`, or the entity of the API there.
     pub(super) fn place(&self, path: &FieldPath) -> String {
-        let (file, line) = self.tree.place(path);
-        format!("{}:{line}", file.display())
+        match self.tree.place(path) {
+            (entity, 0) => entity.display().to_string(),
+            (file, line) => format!("{}:{line}", file.display()),
+        }
+    }
+
+    /// Whether the field at `path` is of an entity that the API made.
+    pub(super) fn is_of_api(&self, path: &FieldPath) -> bool {
+        self.tree.place(path).1 == 0
     }
 }
 

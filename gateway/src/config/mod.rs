@@ -2,18 +2,21 @@
 //!
 //! Promise: a document either becomes a `Live` as a whole, or every problem it
 //! has is named with file and line and nothing changes. Nothing that this
-//! version does not do is accepted and ignored. Owner of the running
-//! configuration is `watch::Reloader`.
+//! version does not do is accepted and ignored. The same holds for each entity
+//! that the API makes. Owner of the running configuration is `running`.
 //!
 //! In order: `tree` (YAML with lines), `validate` (by the schema), `file` (the
-//! types and their defaults), `resolve` (meaning), `watch` (reload).
+//! types and their defaults), `resolve` (meaning), `watch` (reload),
+//! `catalogue` (entities of file and API together).
 
+pub mod catalogue;
 mod de;
 pub mod file;
 mod load;
 mod problem;
 mod reference;
 mod resolve;
+mod running;
 mod schema;
 #[cfg(test)]
 mod tests;
@@ -22,12 +25,16 @@ mod unbuilt;
 mod validate;
 mod watch;
 
+pub use catalogue::{Catalogue, Entries};
 pub use load::{Document, load, parse_all};
 pub use problem::Problem;
 pub use reference::{Environment, References};
-pub use resolve::{ResolveInto, Resolved, Startup, TlsFiles, check, resolve};
-pub use schema::{schema, schema_text};
-pub use watch::{Looked, OnReload, Reloaded, Reloader, ReloaderParts, Started, start};
+pub use resolve::{
+    PostgresSettings, ResolveInto, Resolved, Startup, StoreSettings, TlsFiles, check, resolve,
+    store_and_keys,
+};
+pub use schema::{entity_schema, schema, schema_text};
+pub use watch::{Looked, OnReload, Reloaded, Reloader, ReloaderParts, Started, Told, start};
 
 /// The document with all defaults, secrets as `***` and references as written.
 pub fn redacted(document: &Document) -> serde_json::Value {

@@ -9,19 +9,43 @@ use std::path::PathBuf;
 /// One finding. Shown as `file:line: path: message`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// The file, as the operator named it (or below the folder they named).
+    /// The file, as the operator named it (or below the folder they named);
+    /// `api: teams/search` for an entity that the API made.
     pub file: PathBuf,
-    /// The line, from 1; 0 when the file could not be read at all.
+    /// The line, from 1; 0 when the file could not be read at all, and for
+    /// entities of the API.
     pub line: u32,
     /// The field, such as `virtual_keys[0].budgets[1].limit_usd`; empty for
-    /// the whole document. List positions count within the file.
+    /// the whole document. List positions count within the file. In an entity
+    /// of the API, a JSON pointer.
     pub path: String,
     /// What is wrong and what would be right; lowercase, no full stop.
     pub message: String,
 }
 
+/// How the place of an entity of the API begins, where files have a path.
+const API: &str = "api: ";
+
+/// Where an entity of the API stands: its kind's path and its name.
+pub(crate) fn api_place(path: &str, name: &str) -> PathBuf {
+    PathBuf::from(format!("{API}{path}/{name}"))
+}
+
+impl Problem {
+    /// `teams/search`, for a problem with an entity of the API.
+    pub(crate) fn entity(&self) -> Option<&str> {
+        let file = self.file.to_str().filter(|_| self.line == 0)?;
+        file.strip_prefix(API)
+    }
+}
+
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.entity().is_some() {
+            let separator = if self.path.is_empty() { "" } else { ": " };
+            let file = self.file.display();
+            return write!(f, "{file}{separator}{}: {}", self.path, self.message);
+        }
         let path = match self.path.as_str() {
             "" => "document",
             path => path,
@@ -64,6 +88,30 @@ impl FieldPath {
 
     pub(crate) fn steps(&self) -> &[Step] {
         &self.0
+    }
+
+    /// What is left below the item of a list that it leads into; the whole
+    /// where it leads into none.
+    pub(crate) fn within_item(&self) -> Self {
+        let item = self
+            .0
+            .iter()
+            .position(|step| matches!(step, Step::Index(_)));
+        let from = item.map_or(0, |index| index + 1);
+        FieldPath(self.0[from..].to_vec())
+    }
+
+    /// As a JSON pointer (RFC 6901).
+    pub(crate) fn pointer(&self) -> String {
+        let mut pointer = String::new();
+        for step in &self.0 {
+            pointer.push('/');
+            match step {
+                Step::Key(name) => pointer.push_str(&name.replace('~', "~0").replace('/', "~1")),
+                Step::Index(index) => pointer.push_str(&index.to_string()),
+            }
+        }
+        pointer
     }
 
     fn with(&self, step: Step) -> Self {

@@ -35,6 +35,17 @@ impl Environment {
         }
     }
 
+    /// What a text stands for, itself or by reference.
+    ///
+    /// # Errors
+    /// Why it cannot be read; nothing of the value.
+    pub fn secret(&self, text: &str) -> Result<String, String> {
+        match References::Resolve(self).read(text)? {
+            Found::Text(text) => Ok(text),
+            Found::Unread => Err("it was not read".to_owned()),
+        }
+    }
+
     fn variable(&self, name: &str) -> Result<String, String> {
         let value = match &self.variables {
             Some(variables) => variables.get(name).cloned(),
@@ -71,6 +82,14 @@ impl Environment {
             text => Ok(text.to_owned()),
         }
     }
+}
+
+/// The machine's name, where the system tells it.
+pub(super) fn host_name() -> Option<String> {
+    let text = std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
+    let name = text.trim();
+    let plain = name.chars().all(|c| c.is_ascii_graphic());
+    (plain && !name.is_empty()).then(|| name.to_owned())
 }
 
 /// Whether references are read.

@@ -3,6 +3,7 @@
 //! Promise: `tyr schema`, `conf/tyr.schema.json` and the checks at load are
 //! the same schema.
 
+use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
 use jsonschema::Validator;
@@ -11,7 +12,8 @@ use schemars::generate::SchemaSettings;
 use schemars::transform::{Transform, transform_subschemas};
 use serde_json::Value;
 
-use super::file::File;
+use super::catalogue::Kind;
+use super::file::{self, File};
 
 /// The schema as a JSON value.
 pub fn schema() -> Value {
@@ -36,6 +38,48 @@ pub(super) fn validator() -> &'static Compiled {
             .expect("the schema depends on nothing but our types, and a test compiles it");
         Compiled { schema, validator }
     })
+}
+
+/// The compiled schema of one entity, as the API takes it.
+pub(super) fn entity_validator(kind: Kind) -> &'static Compiled {
+    static COMPILED: OnceLock<BTreeMap<Kind, Compiled>> = OnceLock::new();
+    let compiled = COMPILED.get_or_init(|| {
+        let kinds = Kind::ALL.into_iter();
+        kinds.map(|kind| (kind, of_entity(kind))).collect()
+    });
+    &compiled[&kind]
+}
+
+fn of_entity(kind: Kind) -> Compiled {
+    let schema = entity_schema(kind);
+    let validator = jsonschema::validator_for(&schema)
+        .expect("the schema depends on nothing but our types, and a test compiles it");
+    Compiled { schema, validator }
+}
+
+/// The schema of one entity, as the API takes it.
+pub fn entity_schema(kind: Kind) -> Value {
+    let generator = || {
+        SchemaSettings::draft2020_12()
+            .with_transform(NullIsNoValue)
+            .into_generator()
+    };
+    let mut schema = match kind {
+        Kind::Customer => generator().into_root_schema_for::<file::Customer>(),
+        Kind::Team => generator().into_root_schema_for::<file::Team>(),
+        Kind::Provider => generator().into_root_schema_for::<file::Provider>(),
+        Kind::Model => generator().into_root_schema_for::<file::ModelEntry>(),
+        Kind::VirtualKey => generator().into_root_schema_for::<file::VirtualKey>(),
+        Kind::RoutingRule => generator().into_root_schema_for::<file::RoutingRule>(),
+        Kind::AdminToken => generator().into_root_schema_for::<file::AdminTokenEntry>(),
+        Kind::Role => generator().into_root_schema_for::<file::RoleEntry>(),
+        Kind::LimitOverride => generator().into_root_schema_for::<file::LimitOverride>(),
+    }
+    .to_value();
+    if let Some(fields) = schema.as_object_mut() {
+        fields.remove("$schema");
+    }
+    schema
 }
 
 /// The schema in both forms.

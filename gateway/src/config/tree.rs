@@ -21,7 +21,7 @@ const MAX_DEPTH: usize = 64;
 #[derive(Clone, Debug)]
 pub(crate) struct Node {
     pub(crate) file: Arc<Path>,
-    /// From 1.
+    /// From 1; 0 for what the API made, whose `file` names the entity.
     pub(crate) line: u32,
     pub(crate) value: Value,
 }
@@ -60,10 +60,15 @@ impl Node {
     /// deepest part of it that does.
     pub(crate) fn problem(&self, path: &FieldPath, message: impl Into<String>) -> Problem {
         let (file, line) = self.place(path);
+        let path = match (line, self.line) {
+            (0, 0) => path.pointer(),
+            (0, _) => path.within_item().pointer(),
+            _ => self.within_file(path).to_string(),
+        };
         Problem {
             file: file.to_path_buf(),
             line,
-            path: self.within_file(path).to_string(),
+            path,
             message: message.into(),
         }
     }

@@ -7,38 +7,11 @@ use serde_json::Value;
 
 use super::problem::{FieldPath, Step};
 
-/// (parent without list positions, field). A parent that starts with `*` may
-/// stand below anything.
-const FIELDS: &[(&str, &str)] = &[
-    ("", "catalogue"),
-    ("admin", "roles"),
-    ("store", "url"),
-    ("store", "host"),
-    ("store", "port"),
-    ("store", "user"),
-    ("store", "password"),
-    ("store", "database"),
-    ("store", "tls"),
-    ("store", "pool"),
-    ("store", "migrate"),
-    ("governance", "global"),
-    ("governance", "users"),
-    ("providers", "rate_limits"),
-    ("providers", "budgets"),
-    ("models", "rate_limits"),
-    ("models", "budgets"),
-    ("virtual_keys", "not_before"),
-    ("virtual_keys", "expires_at"),
-    ("virtual_keys.providers", "rate_limits"),
-    ("virtual_keys.providers", "budgets"),
-    ("*.rate_limits", "shadow"),
-    ("*.budgets", "shadow"),
-    ("*.budgets", "on_tight"),
-    ("*.rate_limits", "on_tight"),
-];
+/// (parent without list positions, field).
+const FIELDS: &[(&str, &str)] = &[("", "catalogue")];
 
 /// (field without list positions, value).
-const VALUES: &[(&str, &str)] = &[("store.type", "postgres"), ("cluster.type", "broker")];
+const VALUES: &[(&str, &str)] = &[("cluster.type", "broker")];
 
 const NOT_YET: &str = "is not supported by this version of Tyr";
 
@@ -47,13 +20,7 @@ pub(super) fn field(parent: &FieldPath, name: &str) -> Option<String> {
     let parent = names(parent);
     FIELDS
         .iter()
-        .any(|(place, field)| {
-            *field == name
-                && match place.strip_prefix('*') {
-                    Some(end) => parent.ends_with(end),
-                    None => parent == *place,
-                }
-        })
+        .any(|(place, field)| *field == name && parent == *place)
         .then(|| format!("`{name}` {NOT_YET}"))
 }
 
@@ -63,11 +30,6 @@ pub(super) fn value(path: &FieldPath, found: &Value) -> Option<String> {
     VALUES
         .contains(&(path.as_str(), found))
         .then(|| format!("`{found}` {NOT_YET}"))
-}
-
-/// The message for a list that has to be empty.
-pub(super) fn list(path: &FieldPath) -> String {
-    format!("`{}` {NOT_YET}: only an empty list is", names(path))
 }
 
 /// `virtual_keys[0].budgets[1]` as `virtual_keys.budgets`.

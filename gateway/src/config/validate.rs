@@ -7,9 +7,10 @@ use jsonschema::error::{TypeKind, ValidationErrorKind};
 use jsonschema::{JsonType, ValidationError};
 use serde_json::Value as Json;
 
+use super::catalogue::Kind;
 use super::file::text::expectation;
 use super::problem::{FieldPath, Problem};
-use super::schema::{Compiled, validator};
+use super::schema::{Compiled, entity_validator, validator};
 use super::tree::{Node, Value};
 use super::unbuilt;
 
@@ -25,7 +26,15 @@ pub(super) struct Verdict {
 
 /// All that is wrong with the document by the schema.
 pub(super) fn validate(root: &Node) -> Verdict {
-    let compiled = validator();
+    verdict(root, validator())
+}
+
+/// All that is wrong with an entity of the API by the schema.
+pub(super) fn validate_entity(kind: Kind, root: &Node) -> Vec<Problem> {
+    verdict(root, entity_validator(kind)).problems
+}
+
+fn verdict(root: &Node, compiled: &Compiled) -> Verdict {
     let json = root.to_json();
     let mut findings = Findings {
         root,
@@ -241,7 +250,6 @@ fn value_problem(
         ValidationErrorKind::MinLength { .. } | ValidationErrorKind::MinItems { .. } => {
             "must not be empty".to_owned()
         }
-        ValidationErrorKind::MaxItems { .. } => unbuilt::list(path),
         _ => error.masked().to_string(),
     }
 }

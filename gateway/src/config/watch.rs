@@ -1,28 +1,41 @@
-//! The running configuration and how it changes.
+//! The configuration file and how its changes come to run.
 //!
-//! Owner of the one `ArcSwap<Live>`: nobody else stores into it. A reload that
-//! has a problem changes nothing and returns every problem. Reloads follow one
+//! A reload that has a problem changes nothing and returns every problem; what
+//! the API made is judged together with the new file. Reloads follow one
 //! another; none is ever on the path of a request.
 
 use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use policy::{Clock, CounterTable};
 use tokio::time::Interval;
 
+use super::catalogue::{Catalogue, audit_key};
 use super::load::{Document, fingerprint, load, sources};
 use super::problem::{FieldPath, Problem};
 use super::reference::Environment;
 use super::resolve::{ResolveInto, Resolved, Startup, resolve};
+use super::running::{Running, State};
 use crate::state::Live;
 use crate::upstream::ClientPool;
+use crate::vault::KeyRing;
 
-/// Told the new `Live` before it runs (`None`: refused), and the revision that
-/// runs afterwards.
-pub type OnReload = Box<dyn Fn(Option<&Live>, u64) + Send + Sync>;
+/// What happened to the configuration; told before it runs.
+#[derive(Clone, Copy, Debug)]
+pub enum Told<'a> {
+    /// The file was read, and this runs from now on.
+    Reloaded(&'a Live),
+    /// The API changed something, and this runs from now on.
+    Written(&'a Live),
+    /// The file was refused; what ran before runs on.
+    Refused,
+}
+
+/// Told what happens.
+pub type OnReload = Box<dyn Fn(Told<'_>) + Send + Sync>;
 
 /// What a `Reloader` works with.
 pub struct ReloaderParts {
@@ -36,8 +49,7 @@ pub struct ReloaderParts {
     pub clients: Arc<ClientPool>,
     /// For dropping counters whose window has ended.
     pub clock: Arc<dyn Clock>,
-    /// Called with the configuration that is about to run, or with none when
-    /// it was refused, and with the number of the one that runs then.
+    /// Called before a configuration runs, and when one was refused.
     pub on_reload: OnReload,
 }
 
@@ -50,8 +62,12 @@ pub struct Started {
     pub startup: Startup,
     /// What an operator should know, though it works.
     pub warnings: Vec<Problem>,
-    /// The only writer of `live`.
+    /// The keys for secrets at rest, as the file gives them at the start.
+    pub ring: KeyRing,
+    /// Writes `live` when the file changes.
     pub reloader: Reloader,
+    /// Writes `live` when the API changes something; empty until it is opened.
+    pub catalogue: Arc<Catalogue>,
 }
 
 /// A reload that worked.
@@ -79,49 +95,35 @@ pub enum Looked {
 
 /// Reads the configuration again when it is told to or the files change.
 pub struct Reloader {
-    parts: ReloaderParts,
-    live: Arc<ArcSwap<Live>>,
-    state: Mutex<State>,
+    running: Arc<Running>,
 }
 
-#[derive(Debug)]
-struct State {
-    /// The number of the last configuration that worked.
-    revision: u64,
-    /// As the node was started.
-    startup: Startup,
-    /// Files that references point to, in the last document that could be typed.
-    referenced: BTreeSet<PathBuf>,
-    /// Fingerprint of what was read last, whether it worked or not.
-    seen: [u8; 32],
-    /// A newer fingerprint that has to stand for one more look.
-    settling: Option<[u8; 32]>,
-}
-
-/// Reads the first configuration.
+/// Reads the first configuration, without anything that the API made: that is
+/// added by `Catalogue::open`, once the node has a store.
 pub fn start(parts: ReloaderParts) -> Result<Started, Vec<Problem>> {
     let mut referenced = BTreeSet::new();
     let (seen, document) = parts.load(&mut referenced);
-    let resolved = parts.resolve(&document?, 1, None)?;
-    (parts.on_reload)(Some(&resolved.live), 1);
-    let live = Arc::new(ArcSwap::from_pointee(resolved.live));
+    let document = document?;
+    let resolved = resolve(&document, &parts.resolve_with(1, None))?;
+    (parts.on_reload)(Told::Reloaded(&resolved.live));
     let state = State {
         revision: 1,
         startup: resolved.startup.clone(),
+        document,
+        ring: resolved.ring.clone(),
+        ledger: None,
         referenced,
         seen,
         settling: None,
     };
-    let reloader = Reloader {
-        parts,
-        live: Arc::clone(&live),
-        state: Mutex::new(state),
-    };
+    let running = Arc::new(Running::new(parts, resolved.live, state));
     Ok(Started {
-        live,
+        live: Arc::clone(&running.live),
         startup: resolved.startup,
         warnings: resolved.warnings,
-        reloader,
+        ring: resolved.ring,
+        catalogue: Arc::new(Catalogue::new(Arc::clone(&running))),
+        reloader: Reloader { running },
     })
 }
 
@@ -129,14 +131,14 @@ impl Reloader {
     /// Reads everything again and lets it run, or says all that is wrong and
     /// leaves what runs. Blocks on files; one reload at a time.
     pub fn reload(&self) -> Result<Reloaded, Vec<Problem>> {
-        self.read(&mut self.lock())
+        self.read(&mut self.running.lock())
     }
 
     /// Compares the files with what was read last and reloads when they have
     /// changed and settled. Blocks on files.
     pub fn check_now(&self) -> Looked {
-        let mut state = self.lock();
-        let now = look(&self.parts.path, &state.referenced);
+        let mut state = self.running.lock();
+        let now = look(&self.running.parts.path, &state.referenced);
         if now == state.seen {
             state.settling = None;
             return Looked::Unchanged;
@@ -167,17 +169,20 @@ impl Reloader {
 
     /// Reads, judges and swaps.
     fn read(&self, state: &mut State) -> Result<Reloaded, Vec<Problem>> {
-        let (seen, document) = self.parts.load(&mut state.referenced);
+        let parts = &self.running.parts;
+        let (seen, document) = parts.load(&mut state.referenced);
         state.seen = seen;
         state.settling = None;
         let read = document.and_then(|document| {
-            let previous = self.live.load();
-            let revision = state.revision + 1;
-            let resolved = self.parts.resolve(&document, revision, Some(&previous))?;
+            let previous = self.running.live.load();
+            let resolved = resolve(
+                &document,
+                &self.running.resolve_with(state, Some(&previous)),
+            )?;
             Ok((document, resolved))
         });
         match read {
-            Ok((document, resolved)) => Ok(self.swap(state, &document, resolved)),
+            Ok((document, resolved)) => Ok(self.swap(state, document, resolved)),
             Err(problems) => {
                 for problem in &problems {
                     tracing::error!(
@@ -188,14 +193,14 @@ impl Reloader {
                         "configuration refused, the previous one runs on",
                     );
                 }
-                (self.parts.on_reload)(None, state.revision);
+                (parts.on_reload)(Told::Refused);
                 Err(problems)
             }
         }
     }
 
-    fn swap(&self, state: &mut State, document: &Document, resolved: Resolved) -> Reloaded {
-        state.revision += 1;
+    fn swap(&self, state: &mut State, document: Document, resolved: Resolved) -> Reloaded {
+        let parts = &self.running.parts;
         let mut warnings = resolved.warnings;
         for field in state.startup.changed(&resolved.startup) {
             let at = field
@@ -207,25 +212,38 @@ impl Reloader {
         for warning in &warnings {
             tracing::warn!(problem = %warning, "configuration");
         }
-        let live = Arc::new(resolved.live);
-        (self.parts.on_reload)(Some(&live), state.revision);
-        self.live.store(Arc::clone(&live));
-        self.parts.clients.retain(&live.upstreams);
-        self.parts.counters.drop_idle(self.parts.clock.now());
+        state.document = document;
+        state.ring = resolved.ring;
+        if let Some(ledger) = &state.ledger {
+            ledger.use_audit_key(audit_key(&state.ring));
+        }
+        self.running.swap(state, resolved.live);
+        parts.clients.retain(&self.running.live.load().upstreams);
+        parts.counters.drop_idle(parts.clock.now());
         tracing::info!(revision = state.revision, "configuration loaded");
         Reloaded {
             revision: state.revision,
             warnings,
         }
     }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        // A panic while it was held leaves an old fingerprint at worst.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl ReloaderParts {
+    /// What configuration number `revision` is resolved with.
+    pub(super) fn resolve_with<'a>(
+        &'a self,
+        revision: u64,
+        previous: Option<&'a Live>,
+    ) -> ResolveInto<'a> {
+        ResolveInto {
+            counters: &self.counters,
+            clients: &self.clients,
+            revision,
+            environment: &self.environment,
+            previous,
+        }
+    }
+
     /// Reads the document and learns which files it refers to; these are
     /// remembered even if the rest fails, as the cure may be in one of them.
     /// The fingerprint is older than what was read, so a change during the
@@ -246,22 +264,6 @@ impl ReloaderParts {
         }
         (seen, document)
     }
-
-    fn resolve(
-        &self,
-        document: &Document,
-        revision: u64,
-        previous: Option<&Live>,
-    ) -> Result<Resolved, Vec<Problem>> {
-        let into = ResolveInto {
-            counters: &self.counters,
-            clients: &self.clients,
-            revision,
-            environment: &self.environment,
-            previous,
-        };
-        resolve(document, &into)
-    }
 }
 
 /// Fingerprint of the configuration's files and those referred to.
@@ -275,8 +277,7 @@ fn look(path: &Path, referenced: &BTreeSet<PathBuf>) -> [u8; 32] {
 impl fmt::Debug for Reloader {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Reloader")
-            .field("path", &self.parts.path)
-            .field("state", &self.state)
+            .field("path", &self.running.parts.path)
             .finish_non_exhaustive()
     }
 }

@@ -53,6 +53,10 @@ pub(super) fn relayed_head(
     if let Some(reservation) = account.reservation() {
         limit_headers::insert(&mut head, reservation, caller.shape, now).ok()?;
     }
+    if let Some(clamp) = account.call.clamp {
+        head.insert_header("x-tyr-clamped", clamp.to_string())
+            .ok()?;
+    }
     Some(head)
 }
 

@@ -14,11 +14,12 @@ use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body::{Body as _, Frame};
 use http_body_util::{BodyExt, Full, Limited};
 use pingora_core::protocols::http::ServerSession;
-use policy::ModelId;
+use policy::{Choice, ModelId};
 use rand::RngExt;
 
+use super::admit::Plan;
 use super::context::RequestContext;
-use super::headers;
+use super::headers::{self, Sender};
 use super::reject::{Reason, Refusal};
 use super::rewrite::{self, RequestFacts};
 use super::settle::Served;
@@ -42,7 +43,7 @@ pub(super) struct Outgoing<'a> {
     pub facts: &'a RequestFacts<'a>,
     pub client_headers: &'a HeaderMap,
     pub query: Option<&'a str>,
-    pub choices: &'a [ModelId],
+    pub plan: &'a Plan,
 }
 
 /// An answer whose head has come and whose first byte has not left.
@@ -115,12 +116,17 @@ pub(super) async fn run(
     let start = clock::monotonic();
     let mut last = Failure::NoCredential;
     let mut provider = Arc::from("");
-    for model_id in outgoing.choices {
-        let model = live.policy.model(*model_id);
+    let first = outgoing.plan.first;
+    for (index, way) in outgoing.plan.choices.iter().enumerate().skip(first) {
+        // What is held for a choice goes along; a full one is skipped.
+        if index > first && !moved(ctx, index) {
+            continue;
+        }
+        let model = live.policy.model(way.model);
         let upstream = live.upstreams[usize::from(model.provider.0)].clone();
         provider = upstream.config.name.clone();
         let deadline = start + upstream.config.timeouts.total;
-        match choice(session, ctx, outgoing, *model_id, &upstream, deadline).await? {
+        match choice(session, ctx, outgoing, way, &upstream, deadline).await? {
             Ok(answer) => return Ok(answer),
             Err(failure) => last = failure,
         }
@@ -131,17 +137,23 @@ pub(super) async fn run(
     Err(Stop::Refuse(Box::new(refusal_of(&last, &provider))))
 }
 
+fn moved(ctx: &mut RequestContext, choice: usize) -> bool {
+    let account = ctx.account.as_mut();
+    account.is_some_and(|account| account.move_to(choice))
+}
+
 /// All attempts at one choice.
 async fn choice(
     session: &mut ServerSession,
     ctx: &mut RequestContext,
     outgoing: &Outgoing<'_>,
-    model_id: ModelId,
+    way: &Choice,
     upstream: &Arc<Upstream>,
     deadline: Instant,
 ) -> Result<Result<Answer, Failure>, Stop> {
     let live = ctx.live.clone();
-    let model = live.policy.model(model_id);
+    let model = live.policy.model(way.model);
+    let pinned = way.credential.as_deref();
     let provider = live.policy.provider(model.provider);
     let ask_usage = upstream.config.usage_in_stream;
     let body = rewrite::upstream_body(
@@ -149,6 +161,7 @@ async fn choice(
         outgoing.facts,
         &model.upstream_name,
         ask_usage,
+        outgoing.plan.clamp,
     );
     if body.as_ptr() != outgoing.body.as_ptr() {
         ctx.hold_bytes(body.len())?;
@@ -157,7 +170,7 @@ async fn choice(
     let mut last = Failure::NoCredential;
     for attempt in 0..=upstream.config.retries.max {
         let random = rand::rng().random();
-        let Some(index) = policy::credential(provider, &model.name, &tried, random) else {
+        let Some(index) = policy::credential(provider, &model.name, pinned, &tried, random) else {
             break;
         };
         if tried.contains(&index) {
@@ -172,7 +185,7 @@ async fn choice(
             super::stop::unless_gone(session, tokio::time::sleep(wait)).await?;
         }
         tried.push(index);
-        let served = served(&live, model_id, upstream, index);
+        let served = served(&live, way.model, upstream, index);
         let Some(request) = build(ctx, outgoing, upstream, index, &body) else {
             return Ok(Err(Failure::BadHeader));
         };
@@ -217,13 +230,8 @@ async fn once(
     if now >= deadline {
         return Ok(Tried::Failed(Failure::TotalTimeout));
     }
-    // True from here on unless the attempt turns out not to have left.
-    let reached_before = ctx.account.as_ref().is_some_and(|account| account.reached);
     if let Some(account) = &mut ctx.account {
-        account.attempts += 1;
-        account.reached = true;
-        account.in_attempt = true;
-        account.served = Some(served);
+        account.attempt_begins(served);
     }
     let first_byte = now + upstream.config.timeouts.first_byte;
     let limit = tokio::time::Instant::from_std(first_byte.min(deadline));
@@ -241,8 +249,7 @@ async fn once(
     ctx.services.metrics.attempt(&upstream.config.name, outcome);
     if let Tried::Failed(failure) = &tried {
         if let Some(account) = &mut ctx.account {
-            account.in_attempt = false;
-            account.reached = reached_before || !failure.is_before_sending();
+            account.attempt_failed(!failure.is_before_sending());
         }
         tracing::warn!(request_id = %ctx.request_id, provider = %upstream.config.name, outcome,
             detail = %failure.text(), "an upstream attempt failed");
@@ -258,15 +265,15 @@ fn build(
     body: &Bytes,
 ) -> Option<Request<Full<Bytes>>> {
     let secret = upstream.config.credentials.get(credential)?;
-    let endpoint = ctx.account.as_ref()?.call.endpoint;
-    let headers = headers::towards_provider(
-        outgoing.client_headers,
-        upstream.config.dialect,
-        Some(secret.expose()),
-        upstream.config.pass_client_credential,
-        &ctx.request_id,
-    )
-    .ok()?;
+    let endpoint = ctx.account.as_ref()?.call.ask.endpoint;
+    let sender = Sender {
+        dialect: upstream.config.dialect,
+        credential: Some(secret.expose()),
+        pass_client_credential: upstream.config.pass_client_credential,
+        request_id: &ctx.request_id,
+        users: &ctx.live.users,
+    };
+    let headers = headers::towards_provider(outgoing.client_headers, sender).ok()?;
     let mut request = Request::new(Full::new(body.clone()));
     *request.method_mut() = Method::POST;
     *request.uri_mut() = upstream.uri(endpoint.upstream_path(), outgoing.query);

@@ -10,11 +10,12 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use cluster::Recorder;
-use policy::{Clock, Timestamp};
+use policy::{Clock, Predictor, Timestamp};
 use tokio::sync::watch;
 
 use super::reject::{Reason, Refusal};
 use super::settle::Account;
+use super::tokenizer::TokenCounter;
 use crate::admin::Readiness;
 use crate::api::Shape;
 use crate::clock;
@@ -37,6 +38,10 @@ pub struct Services {
     pub metrics: Arc<Metrics>,
     /// Whether the node still wants requests.
     pub readiness: Arc<Readiness>,
+    /// What earlier answers teach about the length of the next.
+    pub predictor: Arc<Predictor>,
+    /// Counts prompts near the end of a strict limit.
+    pub tokens: TokenCounter,
     /// Bytes of request bodies held now.
     pub held_bytes: AtomicU64,
     /// Says `true` when requests that still run are out of time.

@@ -1,13 +1,14 @@
 //! `x-ratelimit-*` and `anthropic-ratelimit-*`: where the caller stands.
 //!
-//! Of several limits the tightest is shown, in the names of the protocol that
-//! was called: OpenAI's resets are durations (`6m0s`), Anthropic's are RFC 3339
-//! times.
+//! Of the limits of all scopes the tightest is shown, those of the upstream
+//! choice among them, in the names of the protocol that was called: OpenAI's
+//! resets are durations (`6m0s`), Anthropic's are RFC 3339 times. `x-tyr-limit`
+//! says whose limit it is.
 
 use std::time::Duration;
 
 use pingora::http::ResponseHeader;
-use policy::{Rejection, Reservation, Timestamp, Unit};
+use policy::{Judged, Rejection, Reservation, Standing, Timestamp, Unit};
 
 use crate::api::Shape;
 
@@ -19,15 +20,77 @@ pub(super) fn insert(
     now: Timestamp,
 ) -> pingora_core::Result<()> {
     let tightest = reservation.standings(now);
-    let shown = [(&REQUESTS, tightest.requests), (&TOKENS, tightest.tokens)];
+    let shown = [
+        (&REQUESTS, tightest.requests.as_ref()),
+        (&TOKENS, tightest.tokens.as_ref()),
+    ];
     for (names, standing) in shown {
         let Some(standing) = standing else { continue };
-        let (limit, remaining) = (standing.limit, standing.remaining);
-        for (name, value) in pairs(names, shape, limit, remaining, standing.resets_at, now) {
+        for (name, value) in of_standing(names, standing, shape, now) {
             head.insert_header(name, value)?;
         }
     }
+    let all = shown.into_iter().filter_map(|(_, standing)| standing);
+    if let Some(standing) = tightest_of(all) {
+        head.insert_header(LIMIT, label(standing))?;
+    }
     Ok(())
+}
+
+/// Names the limit that the numbers belong to.
+pub(super) const LIMIT: &str = "x-tyr-limit";
+
+/// `scope/name/unit/every`, as refusals write it.
+fn label(standing: &Standing) -> String {
+    let mut label = format!("{}/{}/{}", standing.scope, standing.name, standing.unit);
+    if let Some(period) = &standing.period {
+        label.push_str(&format!("/{period}"));
+    }
+    if let Some(name) = &standing.limit_name {
+        label.push_str(&format!("/{name}"));
+    }
+    label
+}
+
+/// The one with the smallest part left.
+fn tightest_of<'a>(all: impl Iterator<Item = &'a Standing>) -> Option<&'a Standing> {
+    all.min_by(|a, b| {
+        let part = |of: &Standing, other: &Standing| {
+            u128::from(of.remaining) * u128::from(other.limit.max(1))
+        };
+        part(a, b).cmp(&part(b, a))
+    })
+}
+
+fn of_standing(
+    names: &Names,
+    standing: &Standing,
+    shape: Shape,
+    now: Timestamp,
+) -> impl Iterator<Item = (&'static str, String)> + use<> {
+    let (limit, remaining) = (standing.limit, standing.remaining);
+    pairs(names, shape, limit, remaining, standing.resets_at, now)
+}
+
+/// The headers of the tightest limits beside one that refused, in the units
+/// that it does not tell of.
+pub(super) fn beside(
+    rejection: &Rejection,
+    judged: &[Judged],
+    shape: Shape,
+    now: Timestamp,
+) -> Vec<(&'static str, String)> {
+    let mut headers = Vec::new();
+    for (unit, names) in [(Unit::Requests, &REQUESTS), (Unit::Tokens, &TOKENS)] {
+        let of_unit = judged
+            .iter()
+            .filter(|judged| judged.standing.unit == unit && !judged.shadow)
+            .map(|judged| &judged.standing);
+        if let Some(standing) = tightest_of(of_unit).filter(|_| unit != rejection.unit) {
+            headers.extend(of_standing(names, standing, shape, now));
+        }
+    }
+    headers
 }
 
 /// The headers of the limit that refused; none for money and concurrency,

@@ -1,8 +1,9 @@
 //! The data plane: one request from its head to its settlement.
 //!
 //! Read in this order: `route` (what is asked for), `auth` (who asks), `body`,
-//! `rewrite` (facts of the body), `admit` (may it run), `attempt` (the loop
-//! over upstream choices), `relay` and `meter` (the answer), `settle`.
+//! `rewrite` (facts of the body), `admit` (where to, and may it run; `demand`
+//! says what it needs), `attempt` (the loop over upstream choices), `relay` and
+//! `meter` (the answer), `settle`.
 //!
 //! Pingora keeps the client's side: HTTP/1.1, HTTP/2, TLS, keep-alive. The
 //! upstream side is ours and runs inside `request_filter`, which answers by
@@ -14,7 +15,9 @@ mod attempt;
 mod auth;
 mod body;
 mod context;
+pub(crate) mod demand;
 mod encoding;
+mod explain;
 mod headers;
 mod limit_headers;
 pub mod meter;
@@ -23,9 +26,12 @@ mod reject;
 mod relay;
 pub mod rewrite;
 mod route;
+mod rule_input;
 mod settle;
 mod stop;
 mod stream_error;
+mod tokenizer;
+mod usage;
 mod walk;
 
 use std::panic::AssertUnwindSafe;
@@ -38,6 +44,8 @@ use pingora_core::{Error, ErrorType};
 use pingora_proxy::{FailToProxy, ProxyHttp, Session};
 
 pub use context::{RequestContext, Services};
+pub(crate) use explain::explain;
+pub use tokenizer::TokenCounter;
 
 /// The proxy service.
 #[derive(Debug)]

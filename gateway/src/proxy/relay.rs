@@ -131,7 +131,7 @@ pub(super) async fn relay(
     account.upstream_request_id = super::headers::upstream_request_id(&parts.headers)
         .and_then(|id| id.to_str().ok())
         .map(str::to_owned);
-    let endpoint = account.call.endpoint;
+    let endpoint = account.call.ask.endpoint;
     if parts.status.is_success() {
         account.meter = Some(match events {
             true => Meter::for_stream(endpoint, from.hide_usage),
@@ -224,6 +224,7 @@ impl Relay<'_> {
                     let fits = splitter.push(chunk);
                     while let Some(batch) = splitter.next_batch() {
                         self.tell(batch).await?;
+                        self.account.top_up();
                     }
                     if fits.is_err() {
                         break LARGE_EVENT;

@@ -11,13 +11,16 @@ use pingora_core::protocols::http::ServerSession;
 use pingora_core::{Error, ErrorType};
 use uuid::Uuid;
 
+use super::admit::Asked;
 use super::attempt::{self, Outgoing};
+use super::auth::Identity;
 use super::context::RequestContext;
 use super::reject::{Reason, Refusal};
 use super::rewrite;
 use super::route::{Route, Target, route};
+use super::rule_input::RuleInput;
 use super::stop::Stop;
-use super::{admit, answer, auth, body, headers, models, relay};
+use super::{admit, answer, auth, body, headers, models, relay, usage};
 use crate::api::Endpoint;
 use crate::clock;
 use crate::edge::{HEADERS_MAX, URI_MAX};
@@ -30,24 +33,34 @@ pub(super) async fn walk(
     let Route { target, shape } = begin(session, ctx);
     ctx.shape = shape;
     judge_http2_head(session)?;
-    let key = match &target {
+    let caller = match &target {
         Target::Root => return root(session, ctx).await,
         Target::Unknown => {
             let refusal = Refusal::new(Reason::NotFound, "nothing is served at this path");
             return Err(refusal.into());
         }
         Target::WrongMethod { allow } => return wrong_method(session, ctx, allow).await,
-        _ => auth::authenticate(&ctx.live.policy, &session.req_header().headers)?,
+        _ => identify(session, ctx)?,
     };
+    let policy = &ctx.live.policy;
     let document = match target {
-        Target::Call(endpoint) => return call(session, ctx, endpoint, key).await,
-        Target::Model(id) => models::one(&ctx.live.policy, &key, shape, &id)?,
+        Target::Call(endpoint) => return call(session, ctx, endpoint, caller).await,
+        Target::Model(id) => models::one(policy, &caller.key, shape, &id)?,
+        Target::Usage => usage::document(policy, &caller, ctx.services.clock.now()),
         _ => {
             let query = session.req_header().uri.query().unwrap_or_default();
-            models::list(&ctx.live.policy, &key, shape, query)
+            models::list(policy, &caller.key, shape, query)
         }
     };
     answer::json(session, ctx, StatusCode::OK, &[], document).await
+}
+
+/// Who calls; of the address only the connection's own counts.
+fn identify(session: &ServerSession, ctx: &RequestContext) -> Result<Identity, Refusal> {
+    let peer = session.client_addr().and_then(|address| address.as_inet());
+    let peer = peer.map(std::net::SocketAddr::ip);
+    let headers = &session.req_header().headers;
+    auth::identify(&ctx.live, headers, peer, ctx.services.clock.now())
 }
 
 fn begin(session: &mut ServerSession, ctx: &mut RequestContext) -> Route {
@@ -93,7 +106,7 @@ async fn call(
     session: &mut ServerSession,
     ctx: &mut RequestContext,
     endpoint: Endpoint,
-    key: std::sync::Arc<policy::VirtualKey>,
+    caller: Identity,
 ) -> Result<(), Stop> {
     let before_body = ctx.started.elapsed();
     let body = body::read(session, ctx).await?;
@@ -104,7 +117,20 @@ async fn call(
             refusal.param(problem.param())
         },
     )?;
-    let choices = admit::admit(ctx, key, endpoint, &facts)?;
+    let plan = {
+        let head = session.req_header();
+        let input = RuleInput {
+            headers: &head.headers,
+            query: head.uri.query(),
+        };
+        let asked = Asked {
+            endpoint,
+            body: &body,
+            facts: &facts,
+            input,
+        };
+        admit::admit(ctx, caller, &asked).await?
+    };
     if let Some(account) = &mut ctx.account {
         account.overhead = before_body + received.elapsed();
     }
@@ -115,7 +141,7 @@ async fn call(
         facts: &facts,
         client_headers: &client_headers,
         query: query.as_deref(),
-        choices: &choices,
+        plan: &plan,
     };
     let answer = attempt::run(session, ctx, &outgoing).await?;
     relay::relay(session, ctx, answer).await

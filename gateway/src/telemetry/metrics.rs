@@ -27,6 +27,7 @@ use prometheus::{
     IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
+use super::governance::Governance;
 use super::process;
 use super::series::{Finished, ModelSeries};
 use crate::api::Endpoint;
@@ -109,6 +110,7 @@ pub struct Metrics {
     scrape: Mutex<()>,
     pairs: Mutex<usize>,
     refusals: IntCounterVec,
+    governance: Governance,
     in_flight: IntGauge,
     streams: IntGauge,
     connections: IntGauge,
@@ -171,7 +173,7 @@ impl Metrics {
     /// Registers all families.
     #[rustfmt::skip] // one metric a line: this is the table of names
     pub fn new() -> Self {
-        let make = Maker(Registry::new());
+        let make = Maker::new(Registry::new());
         make.build_info();
         let metrics = Metrics {
             families: Arc::new(Families::new(&make)),
@@ -179,6 +181,7 @@ impl Metrics {
             scrape: Mutex::new(()),
             pairs: Mutex::new(0),
             refusals: make.counters("tyr_refusals_total", "Requests refused by Tyr itself.", &["reason"]),
+            governance: Governance::new(&make),
             in_flight: make.gauge("tyr_in_flight_requests", "Requests being served."),
             streams: make.gauge("tyr_streams", "Streamed answers being relayed."),
             connections: make.gauge("tyr_connections", "Client connections open on the data port."),
@@ -264,6 +267,11 @@ impl Metrics {
     /// Counts one request that Tyr itself refused.
     pub fn refusal(&self, reason: &'static str) {
         self.refusals.with_label_values(&[reason]).inc();
+    }
+
+    /// What limits and routing rules did.
+    pub fn governance(&self) -> &Governance {
+        &self.governance
     }
 
     /// One more request in flight until the guard is dropped.
@@ -431,9 +439,13 @@ impl ProcessMetrics {
 
 /// Makes metrics and registers them. The names are constants of this file, so
 /// a mistake shows in the first test that makes a `Metrics`.
-struct Maker(Registry);
+pub(super) struct Maker(Registry);
 
 impl Maker {
+    pub(super) fn new(registry: Registry) -> Self {
+        Maker(registry)
+    }
+
     fn register<M: Collector + Clone + 'static>(&self, made: prometheus::Result<M>) -> M {
         let metric = made.expect("names and labels in this file are valid");
         self.0
@@ -442,7 +454,7 @@ impl Maker {
         metric
     }
 
-    fn counter(&self, name: &str, help: &str) -> IntCounter {
+    pub(super) fn counter(&self, name: &str, help: &str) -> IntCounter {
         self.register(IntCounter::new(name, help))
     }
 
@@ -450,7 +462,7 @@ impl Maker {
         self.register(Counter::new(name, help))
     }
 
-    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
+    pub(super) fn counters(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
         self.register(IntCounterVec::new(Opts::new(name, help), labels))
     }
 

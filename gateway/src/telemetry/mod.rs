@@ -10,6 +10,7 @@
 //! returns an error and changes nothing; everything after it cannot fail.
 
 mod bridge;
+mod governance;
 mod lines;
 pub mod metrics;
 mod panics;
@@ -25,6 +26,7 @@ use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::{EnvFilter, Registry, fmt};
 
 pub use bridge::WIRE_TARGETS;
+pub use governance::Governance;
 pub use lines::{LogGuard, dropped_lines};
 pub use metrics::Metrics;
 pub use panics::count_panics;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use policy::{NanoUsd, Timestamp, Usage};
+use policy::{NanoUsd, ScopeKind, Timestamp, Unit, Usage};
 
 use super::metrics::{Metrics, NONE, OTHER, RequestLabels, UsageStatus};
 use super::series::Finished;
@@ -43,6 +43,11 @@ fn exercised() -> Metrics {
     series.cost(NanoUsd(1_250));
     series.attempt("success");
     metrics.refusal("rate_limit");
+    let governance = metrics.governance();
+    governance.limit_refused(ScopeKind::Team, Unit::Requests);
+    governance.shadow_refused(ScopeKind::User, Unit::Usd);
+    governance.prompt_counted("exact");
+    governance.clamped();
     metrics.connection_refused("per_address");
     metrics.reload(Ok(7), Timestamp(1_700_000_000_500));
     metrics.observe_readiness(true, [("store", false)]);

@@ -289,5 +289,15 @@ fn the_same_request_id_twice_leaves_two_records() {
         assert_eq!(found.status(), 200, "{}", found.text());
         assert_eq!(found.json()["request_id"], json!(id));
     }
+    let (mut paged, mut after) = (Vec::new(), String::new());
+    for _ in 0..2 {
+        let page = node.admin("GET", &format!("/api/usage?limit=1&key=demo{after}"));
+        paged.push(page.json()["data"][0]["request_id"].clone());
+        after = format!("&after={}", page.json()["next"].as_str().unwrap_or("-"));
+    }
+    assert_eq!(paged, [json!(told[1]), json!(told[0])]);
+    assert_eq!(after, "&after=-");
+    let others = node.admin("GET", "/api/usage?key=other").json();
+    assert_eq!(others, json!({"data": [], "next": null}));
     assert_eq!(number(&node.settled("demo", "tokens")["used"]), 30.0);
 }

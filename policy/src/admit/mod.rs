@@ -1,89 +1,165 @@
 //! The one ordered walk over all limits of a request.
 //!
-//! All limits or none: whatever was taken before a refusal is given back by
-//! dropping the reservation that was being built.
+//! All limits or none: whatever was taken before a refusal is given back.
+//! The scopes that do not depend on the upstream choice are taken first, then
+//! those of the first choice that has room.
 
-use std::borrow::Borrow;
+mod foresee;
+mod take;
+
 use std::sync::Arc;
 
 use crate::demand::Demand;
-use crate::limit::{Enforcement, Limit};
-use crate::reservation::Reservation;
-use crate::scope::{Scope, Unit};
+use crate::limit::Enforcement;
+use crate::model::ModelId;
+use crate::reservation::{Part, Reservation};
+use crate::scope::Scope;
+use crate::snapshot::Snapshot;
+use crate::standing::Standing;
 use crate::time::Timestamp;
-use crate::verdict::{Rejection, RejectionKind, Verdict};
+use crate::verdict::{Admitted, Rejection, Verdict};
+use crate::virtual_key::VirtualKey;
+use crate::walk;
+pub use foresee::{Foreseen, foresee};
+use take::refusal_kind;
+pub(crate) use take::{no_room_for, take};
 
-/// Judges `demand` against every limit of `scopes`, in order, and holds what
-/// it may need. The first limit that refuses is reported.
+/// An upstream choice and what the request would use there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    /// Where it goes.
+    pub model: ModelId,
+    /// What it would use.
+    pub demand: Demand,
+}
+
+/// One limit of a request's walk, as it stands before the request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Judged {
+    /// The limit.
+    pub standing: Standing,
+    /// What the request asks of it, in its unit; 0 = it is not concerned.
+    pub asked: u64,
+    /// Whether that would be admitted.
+    pub fits: bool,
+    /// Whether the limit only counts.
+    pub shadow: bool,
+}
+
+/// Judges a request against every limit of its walk, in order, and holds what
+/// it may need.
+///
+/// Scopes common to all candidates are judged by the largest demand of any of
+/// them, field by field. Then the first candidate whose own scopes have room
+/// is chosen. The first limit that refuses is reported; when every candidate
+/// is full, that of the first one. Without candidates only the common scopes
+/// are judged, against a demand of nothing but the request itself.
 ///
 /// A limit of tokens or money of which the request needs nothing does not
 /// concern it, even when it is used up.
-pub fn admit<S: Borrow<Arc<Scope>>>(
-    scopes: impl IntoIterator<Item = S>,
-    demand: &Demand,
+pub fn admit(
+    snapshot: &Snapshot,
+    key: &VirtualKey,
+    user: Option<&Arc<Scope>>,
+    candidates: &[Candidate],
     now: Timestamp,
 ) -> Verdict {
-    let mut reservation = Reservation::empty(now);
-    for scope in scopes {
-        let scope = scope.borrow();
-        for (index, limit) in scope.limits.iter().enumerate() {
-            let amount = match hold_amount(limit, demand) {
-                Ok(amount) => amount,
-                Err(kind) => return Verdict::Reject(reject(limit, demand, kind, now)),
-            };
-            match limit.counter.reserve(amount, limit.amount, now) {
-                Some(hold) => reservation.push(scope, index, hold),
-                None => {
-                    let kind = match limit.id.unit {
-                        Unit::Usd => RejectionKind::Budget,
-                        _ => RejectionKind::RateLimit,
-                    };
-                    return Verdict::Reject(reject(limit, demand, kind, now));
-                }
+    let largest = largest(candidates);
+    let mut shadowed = Vec::new();
+    let scopes = walk::common(snapshot, key, user);
+    let common = match take(scopes, &largest, now, &mut shadowed) {
+        Ok(part) => part,
+        Err(rejection) => return Verdict::Reject(rejection),
+    };
+    let mut first_refusal: Option<Rejection> = None;
+    for (chosen, candidate) in candidates.iter().enumerate() {
+        // What a choice without room would have refused in shadow is not told:
+        // the request does not go there.
+        let mut choice_shadowed = Vec::new();
+        let scopes = walk::of_choice(snapshot, key, candidate.model);
+        match take(scopes, &candidate.demand, now, &mut choice_shadowed) {
+            Ok(choice) => {
+                shadowed.append(&mut choice_shadowed);
+                return Verdict::Admit(Admitted {
+                    reservation: Reservation::new(common, choice, now),
+                    chosen,
+                    shadowed,
+                });
+            }
+            Err(rejection) => {
+                first_refusal.get_or_insert(rejection);
             }
         }
     }
-    Verdict::Admit(reservation)
-}
-
-/// What to hold on `limit`. An eventual hold is cut to the limit, so that a
-/// large request passes when it is alone; a limit of zero still refuses.
-fn hold_amount(limit: &Limit, demand: &Demand) -> Result<u64, RejectionKind> {
-    let asked = limit.asked(demand);
-    let ceiling = limit.ceiling();
-    if asked <= ceiling {
-        return Ok(asked);
-    }
-    match (limit.enforcement, limit.id.unit) {
-        (Enforcement::Strict, Unit::Tokens) => Err(RejectionKind::TooLargeForLimit {
-            max_tokens_that_fits: demand.answer_within_tokens(ceiling),
+    match first_refusal {
+        Some(rejection) => {
+            common.release(now);
+            Verdict::Reject(rejection)
+        }
+        None => Verdict::Admit(Admitted {
+            reservation: Reservation::new(common, Part::empty(now), now),
+            chosen: 0,
+            shadowed,
         }),
-        (Enforcement::Strict, Unit::Usd) => Err(RejectionKind::TooLargeForLimit {
-            max_tokens_that_fits: demand.answer_within_cost(ceiling),
-        }),
-        _ => Ok(ceiling.max(1)),
     }
 }
 
-fn reject(limit: &Limit, demand: &Demand, kind: RejectionKind, now: Timestamp) -> Rejection {
-    let asked = limit.asked(demand);
-    let level = limit.counter.level(now);
-    let wanted = asked.min(limit.ceiling()).max(1);
-    Rejection {
-        kind,
-        scope: limit.id.scope,
-        entity: Arc::clone(&limit.id.entity),
-        unit: limit.id.unit,
-        period: limit.id.period,
-        name: limit.id.name.clone(),
-        enforcement: limit.enforcement,
-        limit: limit.amount,
-        used: level.used,
-        reserved: level.reserved,
-        asked,
-        retry_after: limit.counter.retry_after(wanted, limit.amount, now),
-        resets_at: level.resets_at,
-    }
+/// Every limit of the walk of one candidate, in order, as it stands. Takes
+/// nothing.
+#[must_use]
+pub fn judge(
+    snapshot: &Snapshot,
+    key: &VirtualKey,
+    user: Option<&Arc<Scope>>,
+    candidate: &Candidate,
+    now: Timestamp,
+) -> Vec<Judged> {
+    let common = walk::common(snapshot, key, user);
+    let choice = walk::of_choice(snapshot, key, candidate.model);
+    common
+        .chain(choice)
+        .flat_map(|scope| &scope.limits)
+        .map(|limit| Judged {
+            standing: limit.standing(now),
+            asked: limit.asked(&candidate.demand),
+            fits: refusal_kind(limit, &candidate.demand, now).is_none(),
+            shadow: limit.shadow,
+        })
+        .collect()
+}
+
+/// Whether some strict limit of tokens or money on any candidate's walk has
+/// less than twice left of what is asked, so that a better estimate pays.
+#[must_use]
+pub fn is_tight(
+    snapshot: &Snapshot,
+    key: &VirtualKey,
+    user: Option<&Arc<Scope>>,
+    candidates: &[Candidate],
+    now: Timestamp,
+) -> bool {
+    let tight = |scope: &Arc<Scope>, demand: &Demand| {
+        scope.limits.iter().any(|limit| {
+            limit.id.unit.is_estimated()
+                && limit.enforcement == Enforcement::Strict
+                && !limit.shadow
+                && limit.standing(now).remaining < limit.asked(demand).saturating_mul(2)
+        })
+    };
+    let largest = largest(candidates);
+    walk::common(snapshot, key, user).any(|scope| tight(scope, &largest))
+        || candidates.iter().any(|candidate| {
+            walk::of_choice(snapshot, key, candidate.model)
+                .any(|scope| tight(scope, &candidate.demand))
+        })
+}
+
+fn largest(candidates: &[Candidate]) -> Demand {
+    candidates
+        .iter()
+        .map(|candidate| candidate.demand)
+        .reduce(|left, right| left.largest(&right))
+        .unwrap_or_default()
 }
 
 #[cfg(test)]

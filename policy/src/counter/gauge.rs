@@ -20,7 +20,12 @@ impl Gauge {
             .is_ok()
     }
 
-    /// Gives back what a successful `reserve` took.
+    /// Takes `amount` even beyond every limit.
+    pub(super) fn add(&self, amount: u64) {
+        self.in_flight.fetch_add(amount, Ordering::AcqRel);
+    }
+
+    /// Gives back what `add` or a successful `reserve` took.
     pub(super) fn release(&self, amount: u64) {
         self.in_flight.fetch_sub(amount, Ordering::AcqRel);
     }

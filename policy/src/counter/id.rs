@@ -23,6 +23,8 @@ pub struct CounterId {
     pub window: WindowKind,
     /// Tells limits apart that agree in all the rest.
     pub name: Option<Arc<str>>,
+    /// Grows with each reset: a new generation counts from zero.
+    pub generation: u32,
 }
 
 /// A text that `CounterId` does not write; whoever stored it was of another
@@ -31,11 +33,24 @@ pub struct CounterId {
 #[error("'{0}' is not the name of a counter")]
 pub struct CounterIdError(pub String);
 
+// === impl CounterId ===
+
+impl CounterId {
+    /// The same limit before any reset: what the admin API calls it.
+    #[must_use]
+    pub fn without_generation(&self) -> Self {
+        Self {
+            generation: 0,
+            ..self.clone()
+        }
+    }
+}
+
 /// Stands for the window's length where there is none.
 const NO_PERIOD: &str = "-";
 
-/// `virtual_key/demo/requests/1m/sliding`, with the name after one more slash
-/// if there is one; `%`, `/` and control characters in names are
+/// `virtual_key/demo/requests/1m/sliding`, with `#` and the generation if that
+/// is not 0, and the name after one more slash if there is one; `%`, `/` and control characters in names are
 /// percent-encoded.
 impl fmt::Display for CounterId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -45,6 +60,9 @@ impl fmt::Display for CounterId {
             None => f.write_str(NO_PERIOD)?,
         }
         write!(f, "/{}", self.window)?;
+        if self.generation > 0 {
+            write!(f, "#{}", self.generation)?;
+        }
         match &self.name {
             Some(name) => write!(f, "/{}", escape(name)),
             None => Ok(()),
@@ -62,21 +80,37 @@ impl FromStr for CounterId {
 
 fn read(text: &str) -> Option<CounterId> {
     let mut parts = text.split('/');
+    let scope = ScopeKind::parse(parts.next()?)?;
+    let entity = unescape(parts.next()?)?.into();
+    let unit = Unit::parse(parts.next()?)?;
+    let period = match parts.next()? {
+        NO_PERIOD => None,
+        period => Some(period.parse().ok()?),
+    };
+    let (window, generation) = window_and_generation(parts.next()?)?;
     let id = CounterId {
-        scope: ScopeKind::parse(parts.next()?)?,
-        entity: unescape(parts.next()?)?.into(),
-        unit: Unit::parse(parts.next()?)?,
-        period: match parts.next()? {
-            NO_PERIOD => None,
-            period => Some(period.parse().ok()?),
-        },
-        window: WindowKind::parse(parts.next()?)?,
+        scope,
+        entity,
+        unit,
+        period,
+        window,
+        generation,
         name: match parts.next() {
             None => None,
             Some(name) => Some(unescape(name)?.into()),
         },
     };
     parts.next().is_none().then_some(id)
+}
+
+/// `sliding` or `sliding#2`; each has one spelling only.
+fn window_and_generation(text: &str) -> Option<(WindowKind, u32)> {
+    let Some((window, digits)) = text.split_once('#') else {
+        return Some((WindowKind::parse(text)?, 0));
+    };
+    let plain = digits.starts_with(|first: char| matches!(first, '1'..='9'));
+    let generation = digits.parse().ok().filter(|_| plain)?;
+    Some((WindowKind::parse(window)?, generation))
 }
 
 fn escape(name: &str) -> String {
@@ -137,6 +171,7 @@ mod tests {
             period: Some("1m".parse().unwrap()),
             window: WindowKind::Sliding,
             name: name.map(Into::into),
+            generation: 0,
         };
         assert_eq!(id.to_string(), text);
         assert_eq!(text.parse(), Ok(id));
@@ -150,6 +185,12 @@ mod tests {
             "key/demo/requests/1m/sliding",
             "virtual_key/demo/requests/1x/sliding",
             "virtual_key/demo/requests/1m/sliding/a/b",
+            "virtual_key/demo/requests/1m/sliding#",
+            "virtual_key/demo/requests/1m/sliding#0",
+            "virtual_key/demo/requests/1m/sliding#02",
+            "virtual_key/demo/requests/1m/sliding#+2",
+            "virtual_key/demo/requests/1m/sliding#4294967296",
+            "virtual_key/demo/requests/1m/sliding#1#1",
             "virtual_key/de%2/requests/1m/sliding",
             "virtual_key/de%é/requests/1m/sliding",
             "virtual_key/de%FF/requests/1m/sliding",
@@ -160,7 +201,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn text_reads_back(entity in ".*", name in proptest::option::of(".*"), start in 1_u8..13) {
+        fn text_reads_back(entity in ".*", name in proptest::option::of(".*"), start in 1_u8..13, generation: u32) {
             for period in [None, Some(Period::Quarter { fiscal_start: start }), Some(Period::Day)] {
                 let id = CounterId {
                     scope: ScopeKind::Team,
@@ -169,6 +210,7 @@ mod tests {
                     period,
                     window: WindowKind::Calendar,
                     name: name.as_deref().map(Into::into),
+                    generation,
                 };
                 prop_assert_eq!(id.to_string().parse(), Ok(id));
             }

@@ -7,6 +7,7 @@
 
 mod gauge;
 mod id;
+mod life;
 mod period;
 mod sliding;
 mod table;
@@ -22,6 +23,7 @@ use crate::scope::Unit;
 use crate::time::Timestamp;
 use crate::window::WindowKind;
 use gauge::Gauge;
+use life::Life;
 use period::{PeriodCount, Periodic};
 use sliding::{Booked, Sliding};
 
@@ -40,6 +42,8 @@ pub struct Counter {
     ceiling: AtomicU64,
     /// What other nodes have used.
     remote: AtomicU64,
+    /// Ends when the table drops it.
+    life: Life,
     count: Count,
 }
 
@@ -97,6 +101,18 @@ pub struct Charge {
     pub expires_at: Timestamp,
 }
 
+// === impl Hold ===
+
+impl Hold {
+    /// What was taken.
+    pub(crate) fn amount(&self) -> u64 {
+        match self {
+            Self::Sliding(booked) => booked.amount,
+            Self::Period(_, amount) | Self::Gauge(amount) => *amount,
+        }
+    }
+}
+
 // === impl Counter ===
 
 impl Counter {
@@ -120,6 +136,7 @@ impl Counter {
             booked_at_admission: id.unit == Unit::Requests,
             ceiling: AtomicU64::new(u64::MAX),
             remote: AtomicU64::new(0),
+            life: Life::default(),
             count,
         }
     }
@@ -156,6 +173,76 @@ impl Counter {
                 .reserve(amount, own, now)
                 .map(|count| Hold::Period(count, amount)),
             Count::Gauge(gauge) => gauge.reserve(amount, own).then_some(Hold::Gauge(amount)),
+        }
+    }
+
+    /// Holds `amount`, even beyond every limit.
+    pub(crate) fn hold_always(&self, amount: u64, now: Timestamp) -> Hold {
+        match &self.count {
+            Count::Sliding(sliding) => Hold::Sliding(sliding.hold_always(amount, now)),
+            Count::Period(periodic) => {
+                let (count, amount) = periodic.hold_always(amount, now);
+                Hold::Period(count, amount)
+            }
+            Count::Gauge(gauge) => {
+                gauge.add(amount);
+                Hold::Gauge(amount)
+            }
+        }
+    }
+
+    /// Whether `reserve` would hold `amount`.
+    pub(crate) fn fits(&self, amount: u64, limit: u64, now: Timestamp) -> bool {
+        let own = self.own_ceiling(limit);
+        amount == 0
+            || match &self.count {
+                Count::Sliding(sliding) => sliding.fits_at(amount, own, now) <= now,
+                Count::Period(periodic) => periodic.fits_at(amount, own, now) <= now,
+                Count::Gauge(gauge) => gauge.count().saturating_add(amount) <= own,
+            }
+    }
+
+    /// What of a hold still counts.
+    pub(crate) fn held_now(&self, hold: &Hold, now: Timestamp) -> u64 {
+        match (&self.count, hold) {
+            (Count::Sliding(sliding), Hold::Sliding(booked)) => sliding.held_now(*booked, now),
+            (_, hold) => hold.amount(),
+        }
+    }
+
+    /// Raises a hold to at least `to`, even beyond every limit. In a sliding
+    /// window it moves to the present; one that had left it comes back.
+    pub(crate) fn top_up(&self, hold: &mut Hold, to: u64, now: Timestamp) {
+        if to > self.held_now(hold, now) {
+            self.resize(hold, to, u64::MAX, now);
+        }
+    }
+
+    /// The same unless a limit of `limit` would be passed; `false` if so, and
+    /// the hold stays.
+    pub(crate) fn top_up_within(
+        &self,
+        hold: &mut Hold,
+        to: u64,
+        limit: u64,
+        now: Timestamp,
+    ) -> bool {
+        to <= self.held_now(hold, now) || self.resize(hold, to, self.own_ceiling(limit), now)
+    }
+
+    /// Lowers a hold to `to`.
+    pub(crate) fn lower(&self, hold: &mut Hold, to: u64, now: Timestamp) {
+        self.resize(hold, to, u64::MAX, now);
+    }
+
+    fn resize(&self, hold: &mut Hold, to: u64, ceiling: u64, now: Timestamp) -> bool {
+        match (&self.count, hold) {
+            (Count::Sliding(sliding), Hold::Sliding(booked)) => {
+                sliding.resize(booked, to, ceiling, now)
+            }
+            (_, Hold::Period(count, amount)) => count.resize(amount, to, ceiling),
+            (Count::Gauge(_), Hold::Gauge(_)) => true,
+            _ => unreachable!("a hold comes back to the counter that gave it"),
         }
     }
 
@@ -234,6 +321,49 @@ impl Counter {
             Count::Period(periodic) => periodic.restore(epoch, amount),
             Count::Gauge(_) => {}
         }
+    }
+
+    /// Makes the settled amount of an epoch at least `amount`.
+    pub(crate) fn raise(&self, epoch: i64, amount: u64) {
+        match &self.count {
+            Count::Sliding(sliding) => sliding.raise_settled(epoch, amount),
+            Count::Period(periodic) => periodic.raise_settled(epoch, amount),
+            Count::Gauge(_) => {}
+        }
+    }
+
+    /// Adds the settled amounts that still count at `now` to `cells`.
+    pub(crate) fn cells(&self, now: Timestamp, cells: &mut Vec<Cell>) {
+        let mut push = |epoch, amount, expires_at| {
+            cells.push(Cell {
+                counter: self.text.to_string(),
+                epoch,
+                amount,
+                expires_at,
+            });
+        };
+        match &self.count {
+            Count::Sliding(sliding) => sliding.settled(now, push),
+            Count::Period(periodic) => {
+                if let Some((epoch, amount, expires_at)) = periodic.settled(now) {
+                    push(epoch, amount, expires_at);
+                }
+            }
+            Count::Gauge(_) => {}
+        }
+    }
+
+    /// For whoever has just taken a reference from the table: `false` when
+    /// the table has dropped it.
+    pub(crate) fn keep_alive(&self) -> bool {
+        self.life.keep()
+    }
+
+    /// Ends the counter if the table alone has it and it is idle.
+    pub(crate) fn try_end(counter: &Arc<Self>, now: Timestamp) -> bool {
+        counter
+            .life
+            .end(|| Arc::strong_count(counter) > 1 || !counter.is_idle(now))
     }
 
     /// Whether nothing is counted or held at `now`.

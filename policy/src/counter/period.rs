@@ -28,6 +28,9 @@ pub(crate) struct PeriodCount {
     total: AtomicU64,
     /// The held part, for show.
     held: AtomicU64,
+    /// The settled part, for the store. It lags behind the total and is never
+    /// more.
+    settled: AtomicU64,
 }
 
 // === impl Periodic ===
@@ -50,6 +53,15 @@ impl Periodic {
     ) -> Option<Arc<PeriodCount>> {
         let count = self.enter(self.period.epoch(now));
         count.reserve(amount, ceiling).then_some(count)
+    }
+
+    /// Takes `amount` in the period of `now`, even beyond every ceiling, and
+    /// tells how much of it could be counted.
+    pub(super) fn hold_always(&self, amount: u64, now: Timestamp) -> (Arc<PeriodCount>, u64) {
+        let count = self.enter(self.period.epoch(now));
+        let mut held = 0;
+        count.resize(&mut held, amount, u64::MAX);
+        (count, held)
     }
 
     /// Settled and held amounts, and when the period ends.
@@ -75,7 +87,27 @@ impl Periodic {
         let count = self.enter(epoch);
         if count.epoch == epoch {
             count.change(0, amount);
+            count.grow_settled(|settled| settled.saturating_add(amount));
         }
+    }
+
+    /// Makes the settled amount of a period at least `amount`, unless it has
+    /// passed.
+    pub(super) fn raise_settled(&self, epoch: i64, amount: u64) {
+        let count = self.enter(epoch);
+        if count.epoch == epoch {
+            let missing = count.grow_settled(|settled| settled.max(amount));
+            count.change(0, missing);
+        }
+    }
+
+    /// The settled amount of the newest period if that has not ended: epoch,
+    /// amount and end.
+    pub(super) fn settled(&self, now: Timestamp) -> Option<(i64, u64, Timestamp)> {
+        let count = self.newest.load();
+        let amount = count.settled.load(Ordering::Acquire);
+        let end = self.end(&count);
+        (amount > 0 && now < end).then_some((count.epoch, amount, end))
     }
 
     pub(super) fn end(&self, count: &PeriodCount) -> Timestamp {
@@ -109,6 +141,7 @@ impl PeriodCount {
             epoch,
             total: AtomicU64::new(0),
             held: AtomicU64::new(0),
+            settled: AtomicU64::new(0),
         }
     }
 
@@ -131,10 +164,42 @@ impl PeriodCount {
         taken.is_ok()
     }
 
+    /// Makes a hold `to` large unless the total would pass `ceiling`; `false`
+    /// if so, and it stays. Without a ceiling (`u64::MAX`) it becomes as large
+    /// as can be counted.
+    pub(super) fn resize(&self, hold: &mut u64, to: u64, ceiling: u64) -> bool {
+        let changed = self
+            .total
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |total| {
+                let sum = total.saturating_sub(*hold).saturating_add(to);
+                (sum <= ceiling).then_some(sum)
+            });
+        let Ok(before) = changed else {
+            return false;
+        };
+        let counted = to.min(u64::MAX - before.saturating_sub(*hold));
+        self.held.fetch_add(counted, Ordering::AcqRel);
+        self.held.fetch_sub(*hold, Ordering::AcqRel);
+        *hold = counted;
+        true
+    }
+
     /// Replaces a hold by what was used; `used` 0 releases it.
     pub(super) fn settle(&self, hold: u64, used: u64) {
         self.held.fetch_sub(hold, Ordering::AcqRel);
         self.change(hold, used);
+        self.grow_settled(|settled| settled.saturating_add(used));
+    }
+
+    /// Replaces the settled amount and tells by how much it grew.
+    fn grow_settled(&self, change: impl Fn(u64) -> u64) -> u64 {
+        let before = self
+            .settled
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |settled| {
+                Some(change(settled))
+            })
+            .expect("the closure always gives a value");
+        change(before) - before
     }
 
     /// One step, so that nobody is admitted between giving back and booking.

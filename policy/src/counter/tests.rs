@@ -8,7 +8,7 @@ use super::*;
 use crate::scope::ScopeKind;
 use crate::window::Period;
 
-fn id(unit: Unit, period: &str, window: WindowKind) -> CounterId {
+pub(super) fn id(unit: Unit, period: &str, window: WindowKind) -> CounterId {
     CounterId {
         scope: ScopeKind::VirtualKey,
         entity: "demo".into(),
@@ -16,11 +16,12 @@ fn id(unit: Unit, period: &str, window: WindowKind) -> CounterId {
         period: (unit != Unit::Concurrent).then(|| period.parse().unwrap()),
         window,
         name: None,
+        generation: 0,
     }
 }
 
 /// The kinds of counter, with sub-windows or periods of one second.
-fn kinds() -> [CounterId; 5] {
+pub(super) fn kinds() -> [CounterId; 5] {
     [
         id(Unit::Tokens, "30s", WindowKind::Sliding),
         id(Unit::Requests, "30s", WindowKind::Sliding),
@@ -125,6 +126,37 @@ fn periods_turn_once_for_all_threads() {
     assert_eq!(counter.level(Timestamp(99_999)).used, by_epoch[&99]);
 }
 
+/// A clock that steps back opens no old period and gives nothing away again.
+#[test]
+fn a_clock_that_steps_back_stays_in_the_newest_period() {
+    for (period, window) in [
+        ("1d", WindowKind::Calendar),
+        ("1M", WindowKind::Calendar),
+        ("1Y@4", WindowKind::Calendar),
+        ("1h", WindowKind::Fixed),
+        ("1h", WindowKind::Sliding),
+        ("1h", WindowKind::Smooth),
+    ] {
+        let counter = Counter::new(&id(Unit::Usd, period, window));
+        let length = period.parse::<Period>().unwrap().longest();
+        let before = Timestamp(1_795_380_200_000);
+        let after = before.plus(length);
+        let held = counter.reserve(10, 10, after).unwrap();
+        for back in [1, 1_000, 3_600_000, 86_400_000] {
+            let now = Timestamp(after.0 - back);
+            assert!(
+                counter.reserve(1, 10, now).is_none(),
+                "{period} {window} {back}"
+            );
+            assert_eq!(counter.level(now).reserved, 10);
+        }
+        let charge = counter.settle(held, 10, before).unwrap();
+        assert!(charge.expires_at > after, "{period} {window}");
+        assert!(counter.reserve(1, 10, before).is_none());
+        assert!(counter.reserve(10, 10, charge.expires_at).is_some());
+    }
+}
+
 #[test]
 fn other_nodes_lower_what_is_left() {
     for kind in kinds() {
@@ -147,57 +179,6 @@ fn sliding_limits_are_capped_to_what_a_slot_holds() {
     let [sliding, .., budget, _] = kinds();
     assert_eq!(Counter::new(&sliding).ceiling(u64::MAX), (1 << 40) - 1);
     assert_eq!(Counter::new(&budget).ceiling(u64::MAX), u64::MAX);
-}
-
-#[test]
-fn the_table_keeps_counters_and_restores_them() {
-    let table = CounterTable::new();
-    let tokens = id(Unit::Tokens, "30s", WindowKind::Sliding);
-    let budget = id(Unit::Usd, "1d", WindowKind::Calendar);
-    assert!(Arc::ptr_eq(
-        &table.counter(&tokens),
-        &table.counter(&tokens)
-    ));
-    let cell = |id: &CounterId, epoch, amount| Cell {
-        counter: id.to_string(),
-        epoch,
-        amount,
-        expires_at: Timestamp(0),
-    };
-    let unknown = table.restore(&[
-        cell(&tokens, 100, 5),
-        cell(&tokens, 101, 6),
-        cell(&tokens, 70, 7),
-        cell(&tokens, -5, 7),
-        cell(&budget, 1, 8),
-        cell(&budget, 2, 9),
-        cell(&budget, 1, 10),
-        Cell {
-            counter: "of another version".into(),
-            ..cell(&budget, 2, 1)
-        },
-    ]);
-    assert_eq!(unknown, 1);
-    let used = |id: &CounterId, millis| table.counter(id).level(Timestamp(millis)).used;
-    assert_eq!(used(&tokens, 101_000), 11);
-    assert_eq!(used(&tokens, 131_000), 6);
-    assert_eq!(used(&budget, 2 * 86_400_000), 9);
-    assert_eq!(used(&budget, 3 * 86_400_000), 0);
-    let kept = table.counter(&budget);
-    table.drop_idle(Timestamp(131_999));
-    assert_eq!(table.counters().len(), 2);
-    table.drop_idle(Timestamp(132_000));
-    assert_eq!(
-        table
-            .counters()
-            .into_iter()
-            .map(|(id, _)| id)
-            .collect::<Vec<_>>(),
-        [budget]
-    );
-    drop(kept);
-    table.drop_idle(Timestamp(132_000));
-    assert!(table.counters().is_empty());
 }
 
 // === a plain model of the counters ===

@@ -1,12 +1,27 @@
 //! From the model a client asks for to the upstream choices in order.
 //!
-//! The allow-list is judged before anything else, so a key learns nothing of
-//! models it may not use beyond that they exist. Randomness is an argument.
+//! The allow-list is judged on what was asked for before anything else, so a
+//! key learns nothing of models it may not use beyond that they exist. Routing
+//! rules come next; without one that matches, the model's plain order holds:
+//! an alias gives its choices in order, a bare name a weighted pick with the
+//! rest as fallbacks, heaviest first, `provider/name` one. Randomness is an
+//! argument. Without rules nothing is spent on them.
+
+mod credential;
+mod order;
+mod percent;
+mod ruled;
+mod visible;
 
 use std::sync::Arc;
 
-use crate::model::{Dialect, ModelId, Provider};
+pub use credential::credential;
+pub use visible::{VisibleModel, visible_models};
+
+use crate::model::{Dialect, ModelId};
+use crate::scope::Scope;
 use crate::snapshot::Snapshot;
+use crate::time::Timestamp;
 use crate::virtual_key::VirtualKey;
 
 /// Why no upstream can serve a request; a value, not a fault.
@@ -15,7 +30,8 @@ pub enum RouteRefusal {
     /// No model, alias or `provider/name` of that name.
     #[error("no such model")]
     UnknownModel,
-    /// It exists, but the key may not use it.
+    /// It exists, but the key may not use it, or nothing of where the rules
+    /// send it.
     #[error("this key may not use the model")]
     ModelNotAllowed,
     /// Every choice speaks another dialect.
@@ -23,159 +39,186 @@ pub enum RouteRefusal {
     NoCompatibleProvider,
 }
 
-/// A model as `GET /v1/models` shows it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct VisibleModel {
-    /// The bare name or alias.
-    pub name: String,
-    /// The providers that may serve it to this key, joined by commas.
-    pub owned_by: Arc<str>,
-    /// The longest answer of any of them, in tokens.
-    pub max_output_tokens: Option<u64>,
+/// A request as far as routing sees it.
+#[derive(Clone, Copy, Debug)]
+pub struct Call<'a> {
+    /// The model as the client wrote it.
+    pub model: &'a str,
+    /// The kind of endpoint, as rules name it (`chat`, `embeddings`, …).
+    pub request_type: &'a str,
+    /// What the endpoint speaks.
+    pub dialect: Dialect,
+    /// Names in lower case; may be empty unless `RuleSet::needs_headers`.
+    pub headers: &'a [(&'a str, &'a str)],
+    /// Query parameters; may be empty unless `RuleSet::needs_params`.
+    pub params: &'a [(&'a str, &'a str)],
+    /// The end user's name.
+    pub user: Option<&'a str>,
+    /// The end user's limits.
+    pub user_scope: Option<&'a Arc<Scope>>,
+    /// Decides every weighted draw.
+    pub random: u64,
+    /// When limits are looked at.
+    pub now: Timestamp,
 }
 
-/// The upstream choices for `requested` in the order they are tried.
-///
-/// An alias gives its choices in order; a bare name a weighted pick by
-/// `random` with the rest as fallbacks, heaviest first; `provider/name` one.
+/// One upstream to try.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Choice {
+    /// What is asked, of whom.
+    pub model: ModelId,
+    /// The one credential to use, by name.
+    pub credential: Option<Arc<str>>,
+}
+
+/// What became of one rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RuleOutcome {
+    /// It decided, unless a later one of its chain did.
+    Matched,
+    /// It would have, were it not in shadow.
+    Shadowed,
+    /// Its condition does not hold.
+    NotMatched,
+    /// Its condition cannot be told; counts as not matched.
+    Failed(String),
+    /// It holds, but the chain is too long: the choice before it stands.
+    DepthExceeded,
+}
+
+/// A rule that was asked, and its answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RuleStep {
+    /// Its name.
+    pub rule: Arc<str>,
+    /// Its answer.
+    pub outcome: RuleOutcome,
+}
+
+/// Why a choice of a rule is left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SkipReason {
+    /// No such provider, or no such model of it.
+    #[error("no such model")]
+    Unknown,
+    /// The key may not use it.
+    #[error("this key may not use it")]
+    NotGranted,
+    /// It speaks another dialect than the endpoint.
+    #[error("its provider does not serve this endpoint")]
+    OtherDialect,
+    /// The credential that the rule names does not exist or is not for this
+    /// model.
+    #[error("its provider has no such credential for the model")]
+    NoCredential,
+}
+
+/// A choice of a rule that is left out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Skipped {
+    /// `provider/model`, or what the rule says where that is less.
+    pub name: String,
+    /// Why.
+    pub why: SkipReason,
+}
+
+/// Where a request goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Routed {
+    /// In the order they are tried; at least one.
+    pub choices: Vec<Choice>,
+    /// The rules that matched, were in shadow or failed, in the order they
+    /// were asked; with a chain, a rule may come several times.
+    pub trace: Vec<RuleStep>,
+    /// What the deciding rule names and this request cannot use.
+    pub skipped: Vec<Skipped>,
+}
+
+/// Where a request would go, and all that was looked at on the way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Explained {
+    /// The choices, or the refusal.
+    pub outcome: Result<Vec<Choice>, RouteRefusal>,
+    /// Every rule that was asked.
+    pub trace: Vec<RuleStep>,
+    /// As in `Routed`.
+    pub skipped: Vec<Skipped>,
+}
+
+/// The upstream choices for a request in the order they are tried.
 ///
 /// # Errors
 /// The refusal to show the client.
-pub fn choices(
+pub fn route(
     snapshot: &Snapshot,
     key: &VirtualKey,
-    requested: &str,
-    dialect: Dialect,
-    random: u64,
-) -> Result<Vec<ModelId>, RouteRefusal> {
-    if let Some(ordered) = snapshot.aliases.get(requested) {
-        return usable(snapshot, key, ordered, dialect)
-            .map(|usable| usable.into_iter().map(|(id, _)| id).collect());
-    }
-    if let Some(named) = snapshot.names.get(requested) {
-        return usable(snapshot, key, named, dialect).map(|usable| pick_first(usable, random));
-    }
-    if let Some(one) = snapshot.qualified.get(requested) {
-        return usable(snapshot, key, &[*one], dialect)
-            .map(|usable| usable.into_iter().map(|(id, _)| id).collect());
-    }
-    Err(RouteRefusal::UnknownModel)
+    call: &Call<'_>,
+) -> Result<Routed, RouteRefusal> {
+    let explained = explain(snapshot, key, call, false);
+    explained.outcome.map(|choices| Routed {
+        choices,
+        trace: explained.trace,
+        skipped: explained.skipped,
+    })
 }
 
-/// The index of the credential to try next for a model: a weighted pick by
-/// `random` among those allowed and not yet `tried`, among all allowed ones
-/// once every one was tried, `None` when none is allowed. A credential of
-/// weight 0 is used only when the others were tried.
+/// As `route`, but tells of every rule, also for a refused request.
 #[must_use]
-pub fn credential(provider: &Provider, model: &str, tried: &[usize], random: u64) -> Option<usize> {
-    let allowed: Vec<(usize, u32)> = provider
-        .credentials
-        .iter()
-        .enumerate()
-        .filter(|(_, credential)| credential.models.allows(model))
-        .map(|(index, credential)| (index, credential.weight))
-        .collect();
-    let fresh: Vec<(usize, u32)> = allowed
-        .iter()
-        .copied()
-        .filter(|(index, _)| !tried.contains(index))
-        .collect();
-    let pool = if fresh.is_empty() { allowed } else { fresh };
-    pick(&pool, random).map(|position| pool[position].0)
+pub fn explain_route(snapshot: &Snapshot, key: &VirtualKey, call: &Call<'_>) -> Explained {
+    explain(snapshot, key, call, true)
 }
 
-/// The bare names and aliases a key may use, sorted by name.
-#[must_use]
-pub fn visible_models(snapshot: &Snapshot, key: &VirtualKey) -> Vec<VisibleModel> {
-    let mut visible: Vec<VisibleModel> = snapshot
-        .aliases
-        .iter()
-        .chain(
-            snapshot
-                .names
-                .iter()
-                .filter(|(name, _)| !snapshot.aliases.contains_key(*name)),
-        )
-        .filter_map(|(name, ids)| visible_model(snapshot, key, name, ids))
-        .collect();
-    visible.sort_by(|left, right| left.name.cmp(&right.name));
-    visible
+fn explain(snapshot: &Snapshot, key: &VirtualKey, call: &Call<'_>, all: bool) -> Explained {
+    let refuse = |refusal| Explained {
+        outcome: Err(refusal),
+        trace: Vec::new(),
+        skipped: Vec::new(),
+    };
+    let Some(asked) = order::resolve(snapshot, call.model) else {
+        return refuse(RouteRefusal::UnknownModel);
+    };
+    let ruling = if snapshot.rules().is_empty() {
+        // The plain order judges the allow-list itself.
+        ruled::Ruling::default()
+    } else if asked.is_allowed(snapshot, key) {
+        ruled::Ruling::of(snapshot, key, call, asked, all)
+    } else {
+        return refuse(RouteRefusal::ModelNotAllowed);
+    };
+    let outcome = ruling.outcome.unwrap_or_else(|| {
+        asked
+            .plain(snapshot, key, call.dialect, call.random)
+            .map(|ids| ids.into_iter().map(Choice::of).collect())
+    });
+    Explained {
+        outcome,
+        trace: ruling.trace,
+        skipped: ruling.skipped,
+    }
 }
 
-fn visible_model(
-    snapshot: &Snapshot,
-    key: &VirtualKey,
-    name: &str,
-    ids: &[ModelId],
-) -> Option<VisibleModel> {
-    let allowed = allowed(snapshot, key, ids);
-    let mut owners: Vec<&str> = Vec::new();
-    for (id, _) in &allowed {
-        let owner = &*snapshot.provider(snapshot.model(*id).provider).name;
-        if !owners.contains(&owner) {
-            owners.push(owner);
+// === impl Choice ===
+
+impl Choice {
+    fn of(model: ModelId) -> Self {
+        Self {
+            model,
+            credential: None,
         }
     }
-    (!allowed.is_empty()).then(|| VisibleModel {
-        name: name.to_owned(),
-        owned_by: owners.join(",").into(),
-        max_output_tokens: allowed
+}
+
+// === impl Routed ===
+
+impl Routed {
+    /// The rule that decided: the last of its chain.
+    #[must_use]
+    pub fn decided_by(&self) -> Option<&Arc<str>> {
+        self.trace
             .iter()
-            .filter_map(|(id, _)| snapshot.model(*id).max_output_tokens)
-            .max(),
-    })
-}
-
-/// Those of `ids` that the key may use and that speak `dialect`, with the
-/// weights the key gives them.
-fn usable(
-    snapshot: &Snapshot,
-    key: &VirtualKey,
-    ids: &[ModelId],
-    dialect: Dialect,
-) -> Result<Vec<(ModelId, u32)>, RouteRefusal> {
-    let mut usable = allowed(snapshot, key, ids);
-    if usable.is_empty() {
-        return Err(RouteRefusal::ModelNotAllowed);
+            .rfind(|step| step.outcome == RuleOutcome::Matched)
+            .map(|step| &step.rule)
     }
-    usable.retain(|(id, _)| snapshot.provider(snapshot.model(*id).provider).dialect == dialect);
-    if usable.is_empty() {
-        return Err(RouteRefusal::NoCompatibleProvider);
-    }
-    Ok(usable)
-}
-
-fn allowed(snapshot: &Snapshot, key: &VirtualKey, ids: &[ModelId]) -> Vec<(ModelId, u32)> {
-    ids.iter()
-        .filter_map(|id| {
-            let model = snapshot.model(*id);
-            key.grants
-                .iter()
-                .find(|grant| grant.provider == model.provider && grant.models.allows(&model.name))
-                .map(|grant| (*id, grant.weight))
-        })
-        .collect()
-}
-
-/// The weighted pick first, the rest heaviest first, equals in their order.
-fn pick_first(mut usable: Vec<(ModelId, u32)>, random: u64) -> Vec<ModelId> {
-    let first = pick(&usable, random).map(|position| usable.remove(position));
-    usable.sort_by_key(|(_, weight)| std::cmp::Reverse(*weight));
-    first.into_iter().chain(usable).map(|(id, _)| id).collect()
-}
-
-/// A position, each as likely as its weight; the first when all weigh nothing.
-fn pick<T>(weighted: &[(T, u32)], random: u64) -> Option<usize> {
-    let total: u64 = weighted.iter().map(|(_, weight)| u64::from(*weight)).sum();
-    if total == 0 {
-        return (!weighted.is_empty()).then_some(0);
-    }
-    let mut point = random % total;
-    weighted.iter().position(|(_, weight)| {
-        let hit = point < u64::from(*weight);
-        point = point.saturating_sub(u64::from(*weight));
-        hit
-    })
 }
 
 #[cfg(test)]

@@ -93,6 +93,59 @@ fn fiscal_periods() {
     );
 }
 
+/// UTC has no summer time: on nights where Europe's and America's clocks turn,
+/// every hour and every day has its full length and its own number.
+#[test]
+fn nights_of_summer_time_are_like_any_other() {
+    for night in [
+        "2026-03-08T00:00:00Z",
+        "2026-03-29T00:00:00Z",
+        "2026-10-25T00:00:00Z",
+        "2026-11-01T00:00:00Z",
+    ] {
+        let midnight = at(night);
+        let hour = Period::Fixed(Duration::from_secs(3_600));
+        let first = (hour.epoch(midnight), Period::Day.epoch(midnight));
+        for (minute, hours) in (0..24 * 60).map(|minute| (minute, minute / 60)) {
+            let now = midnight.plus(Duration::from_secs(60 * minute));
+            let hours = i64::try_from(hours).unwrap();
+            assert_eq!(hour.epoch(now), first.0 + hours, "{now}");
+            assert_eq!(Period::Day.epoch(now), first.1, "{now}");
+        }
+        assert_eq!(
+            Period::Day.end(first.1).since(midnight),
+            Duration::from_secs(86_400)
+        );
+    }
+}
+
+#[test]
+fn a_leap_day_lengthens_its_month_quarter_and_year() {
+    let days = |period: &str, now: &str| {
+        let period: Period = period.parse().unwrap();
+        let epoch = period.epoch(at(now));
+        period.end(epoch).since(period.start(epoch)).as_secs() / 86_400
+    };
+    for (year, february, quarter, whole) in [
+        (2023, 28, 90, 365),
+        (2024, 29, 91, 366),
+        (2100, 28, 90, 365),
+        (2000, 29, 91, 366),
+    ] {
+        let now = format!("{year}-02-28T12:00:00Z");
+        assert_eq!(days("1M", &now), february, "{year}");
+        assert_eq!(days("1Q", &now), quarter, "{year}");
+        assert_eq!(days("1Y", &now), whole, "{year}");
+        // A fiscal year has the leap day of the calendar year it ends in.
+        assert_eq!(days("1Y@4", &now), whole, "{year}");
+        assert_eq!(
+            days("1Y@2", &format!("{year}-03-01T00:00:00Z")),
+            whole,
+            "{year}"
+        );
+    }
+}
+
 #[test]
 fn fixed_periods_are_aligned_to_1970() {
     check(

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::world::World;
+use super::world::{ADMIN, World};
 use crate::admin::{AdminServer, bind, serve};
 
 const ANY_PORT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
@@ -104,4 +104,50 @@ fn an_address_that_is_not_ours_is_an_error_that_names_it() {
     let foreign = SocketAddr::from(([192, 0, 2, 1], 9090));
     let error = bind(foreign).expect_err("not an address of this machine");
     assert!(error.to_string().contains("192.0.2.1:9090"), "{error}");
+}
+
+#[test]
+fn a_slow_store_holds_up_neither_reads_nor_a_revocation() {
+    let world = World::new();
+    let slow = world.ledger.slow.lock().expect("no panic holds it");
+    let listener = bind(ANY_PORT).expect("a free port");
+    let address = listener.local_addr().expect("an address");
+    let (stop, stopped) = watch::channel(false);
+    let server = serve(listener, world.router.clone(), stopped).expect("a thread");
+    let call = |line: &str, body: &str| {
+        let length = body.len();
+        let head = format!("authorization: Bearer {ADMIN}\r\ncontent-length: {length}\r\n");
+        format!("{line} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{head}\r\n{body}")
+    };
+    let send = |request: String| {
+        let mut stream = connect(address);
+        stream.write_all(request.as_bytes()).expect("sent");
+        stream
+    };
+    let mut waiting: Vec<TcpStream> = (0..20)
+        .map(|n| {
+            send(call(
+                "POST /api/customers",
+                &format!("{{\"name\": \"c{n}\"}}"),
+            ))
+        })
+        .collect();
+    waiting.push(send(call("POST /api/virtual-keys/zeta/revoke", "")));
+    let read = exchange(address, &call("GET /api/virtual-keys/demo", ""));
+    assert!(read.starts_with("HTTP/1.1 200"), "{read}");
+    let refused = world
+        .ledger
+        .refused
+        .lock()
+        .expect("no panic holds it")
+        .clone();
+    assert_eq!(refused, ["zeta"], "in memory, while all others wait");
+    drop(slow);
+    for mut stream in waiting {
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("an answer");
+        assert!(answer.starts_with("HTTP/1.1 20"), "{answer}");
+    }
+    drop(stop);
+    server.join();
 }

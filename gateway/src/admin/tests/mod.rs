@@ -1,5 +1,10 @@
 //! The admin port as its callers see it.
 
 mod api;
+mod description;
+mod entities;
+mod explain;
+mod ledger;
 mod listener;
+mod rights;
 mod world;

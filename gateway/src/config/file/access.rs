@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::text::{Every, Money, NAME, PROVIDER_NAME, SHA256, SecretText};
+use super::text::{Every, Moment, Money, NAME, PROVIDER_NAME, SHA256, SecretText};
 use super::{everything, one, yes};
 
 /// A customer: limits over all its teams and keys.
@@ -53,6 +53,9 @@ pub struct VirtualKey {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = SHA256))]
     pub sha256: Option<String>,
+    /// Former values that are still accepted for a while.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub retiring: Vec<Retiring>,
     /// The team it belongs to. Either this or `customer`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub team: Option<String>,
@@ -62,6 +65,12 @@ pub struct VirtualKey {
     /// Whether it is accepted.
     #[serde(default = "yes")]
     pub active: bool,
+    /// When it begins to be accepted, RFC 3339; default: at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_before: Option<Moment>,
+    /// From when it is no longer accepted, RFC 3339; default: never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Moment>,
     /// What it may use; absent or `[]` is nothing.
     #[serde(default)]
     pub providers: Vec<Grant>,
@@ -71,6 +80,17 @@ pub struct VirtualKey {
     /// Money over time.
     #[serde(default)]
     pub budgets: Vec<Budget>,
+}
+
+/// A former value of a virtual key.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Retiring {
+    /// SHA-256 of the former value, hexadecimal.
+    #[schemars(regex(pattern = SHA256))]
+    pub sha256: String,
+    /// Until when it is accepted, RFC 3339.
+    pub until: Moment,
 }
 
 /// Where a virtual key's secret comes from.
@@ -107,6 +127,12 @@ pub struct Grant {
     #[serde(default = "one")]
     #[schemars(range(min = 0, max = 1_000_000))]
     pub weight: u32,
+    /// Requests, tokens or concurrency of this key at this provider.
+    #[serde(default)]
+    pub rate_limits: Vec<RateLimit>,
+    /// Money of this key at this provider.
+    #[serde(default)]
+    pub budgets: Vec<Budget>,
 }
 
 /// How much may be asked for: exactly one of `requests`, `tokens`, `concurrent`.
@@ -134,6 +160,13 @@ pub struct RateLimit {
     /// How exactly it holds while answers are under way.
     #[serde(default)]
     pub enforcement: Enforcement,
+    /// With `tokens` and `strict`: what happens to a request that may use more
+    /// than is left; default: `refuse`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_tight: Option<OnTight>,
+    /// Counts and shows what it would refuse, but refuses nothing.
+    #[serde(default)]
+    pub shadow: bool,
     /// Tells limits apart that are otherwise of the same kind.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = NAME))]
@@ -165,6 +198,18 @@ pub enum Enforcement {
     Strict,
 }
 
+/// What happens to a request that may use more than is left.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+pub enum OnTight {
+    /// It is refused.
+    #[default]
+    Refuse,
+    /// Its longest answer is shortened to what is left.
+    Clamp,
+}
+
 /// How much money may be spent.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -181,6 +226,13 @@ pub struct Budget {
     /// How exactly it holds while answers are under way.
     #[serde(default)]
     pub enforcement: Enforcement,
+    /// With `strict`: what happens to a request that may use more
+    /// than is left; default: `refuse`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_tight: Option<OnTight>,
+    /// Counts and shows what it would refuse, but refuses nothing.
+    #[serde(default)]
+    pub shadow: bool,
     /// Tells budgets apart that are otherwise of the same kind.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = NAME))]

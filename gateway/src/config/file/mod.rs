@@ -5,30 +5,39 @@
 //! Unknown fields are errors. Nothing here judges meaning; that is `resolve`.
 
 mod access;
+mod adjustment;
+mod admin;
 mod cluster;
+mod governance;
+mod moment;
 mod provider;
+mod rule;
 mod server;
+mod store;
 pub(crate) mod text;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use access::{
-    Budget, Customer, Enforcement, Grant, KeyMaterial, RateLimit, Team, VirtualKey, Window,
+    Budget, Customer, Enforcement, Grant, KeyMaterial, OnTight, RateLimit, Retiring, Team,
+    VirtualKey, Window,
 };
+pub use adjustment::LimitOverride;
+pub use admin::{Admin, AdminTokenEntry, Operation, Permission, Resource, RoleEntry};
 pub use cluster::{
     Broker, Cluster, ClusterTls, ClusterType, Discovery, DiscoveryType, Gossip, GossipTiming, Grpc,
     Partition,
 };
+pub use governance::{Governance, Jwt, Limits, ModelLimits, Users};
 pub use provider::{
     ClientCredential, Http2, Kind, ModelEntry, Price, PriceTable, Provider, ProviderKey,
     ProviderTls, Retries, Timeouts, UsageInStream,
 };
-pub use server::{
-    Admin, AdminTokenEntry, Encryption, EncryptionKey, Governance, Listen, Role, Server, ServerTls,
-    Store, StoreType,
-};
-pub use text::{AddressText, Every, EveryUnit, Length, Money, SecretText, Size};
+pub use rule::{RoutingRule, RuleScope, RuleTarget};
+pub use server::{Listen, Server, ServerTls};
+pub use store::{Encryption, EncryptionKey, Store, StoreTls, StoreTlsMode, StoreType};
+pub use text::{AddressText, Every, EveryUnit, Length, Moment, Money, SecretText, Size};
 
 /// The configuration of a Tyr node. Durations: `250ms`, `30s`, `5m`, `1h`.
 /// Sizes: `32MiB`. Money: US dollars, exact to the nano-dollar. Lists: `[]`
@@ -50,10 +59,10 @@ pub struct File {
     /// Who may use the admin API.
     #[serde(default)]
     pub admin: Admin,
-    /// Where usage is kept.
+    /// Where usage, and what is made by the admin API, is kept.
     #[serde(default)]
     pub store: Store,
-    /// Keys for secrets at rest. Nothing is encrypted by this version yet.
+    /// Keys for secrets at rest.
     #[serde(default)]
     pub encryption: Encryption,
     /// The LLM providers that requests go to.
@@ -71,12 +80,10 @@ pub struct File {
     /// The credentials of clients.
     #[serde(default)]
     pub virtual_keys: Vec<VirtualKey>,
-    /// Rules that choose where a request goes. Only an empty list is supported
-    /// by this version.
+    /// Rules that choose where a request goes.
     #[serde(default)]
-    #[schemars(length(max = 0))]
-    pub routing_rules: Vec<serde_json::Value>,
-    /// How limits answer.
+    pub routing_rules: Vec<RoutingRule>,
+    /// How limits answer, and limits over everything, over models and users.
     #[serde(default)]
     pub governance: Governance,
     /// Several nodes sharing their limits. Only `enabled: false` is supported

@@ -8,6 +8,7 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{Error, MapAccess, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::access::{Budget, RateLimit};
 use super::text::{AddressText, Length, MODEL_NAME, Money, NAME, PROVIDER_NAME, SecretText};
 use super::{everything, one};
 
@@ -48,6 +49,12 @@ pub struct Provider {
     /// Which HTTP to speak: `auto` is what TLS negotiates.
     #[serde(default)]
     pub http2: Http2,
+    /// Requests, tokens or concurrency of all keys at it.
+    #[serde(default)]
+    pub rate_limits: Vec<RateLimit>,
+    /// Money of all keys at it.
+    #[serde(default)]
+    pub budgets: Vec<Budget>,
 }
 
 /// The wire a provider speaks.
@@ -199,6 +206,22 @@ pub struct ModelEntry {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1))]
     pub choices: Option<Vec<String>>,
+    /// Model: requests, tokens or concurrency of all keys, at this provider.
+    #[serde(default)]
+    pub rate_limits: Vec<RateLimit>,
+    /// Model: money of all keys, at this provider.
+    #[serde(default)]
+    pub budgets: Vec<Budget>,
+}
+
+impl ModelEntry {
+    /// `provider/name`, or an alias's name.
+    pub fn full_name(&self) -> String {
+        match &self.provider {
+            Some(provider) => format!("{provider}/{}", self.name),
+            None => self.name.clone(),
+        }
+    }
 }
 
 /// What a model costs.

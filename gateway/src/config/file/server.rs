@@ -1,4 +1,4 @@
-//! `server`, `admin`, `store`, `encryption`, `governance`.
+//! `server`.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -7,7 +7,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::text::{AddressText, Length, NAME, SecretText, Size};
+use super::text::{AddressText, Length, Size};
 
 /// Addresses, and the bounds on connections and requests.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
@@ -148,97 +148,4 @@ pub struct ServerTls {
     pub cert: AddressText,
     /// Its private key: `file.PATH` or a path.
     pub key: AddressText,
-}
-
-/// Who may use the admin API.
-#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct Admin {
-    /// Bearer tokens; without any, only health and metrics are served.
-    pub tokens: Vec<AdminTokenEntry>,
-}
-
-/// One bearer token of the admin API.
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct AdminTokenEntry {
-    /// The name in logs.
-    #[schemars(regex(pattern = NAME))]
-    pub name: String,
-    /// What the bearer may do.
-    pub role: Role,
-    /// The token: 16 or more printable characters.
-    pub value: SecretText,
-}
-
-/// What a bearer may do on the admin API.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-#[schemars(inline)]
-pub enum Role {
-    /// Everything.
-    Admin,
-    /// Reload and reads.
-    Operator,
-    /// Reads.
-    Viewer,
-}
-
-/// Where usage is kept.
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct Store {
-    /// The kind of store. Read at the start only.
-    #[serde(rename = "type")]
-    pub kind: StoreType,
-    /// The database file, relative to the working folder. Read at the start only.
-    pub path: AddressText,
-}
-
-impl Default for Store {
-    fn default() -> Self {
-        Store {
-            kind: StoreType::Sqlite,
-            path: AddressText("data/tyr.db".to_owned()),
-        }
-    }
-}
-
-/// The kind of store.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-#[schemars(inline)]
-pub enum StoreType {
-    /// A database file on this machine.
-    Sqlite,
-}
-
-/// Keys for secrets at rest.
-#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct Encryption {
-    /// The first will encrypt, all will decrypt.
-    pub keys: Vec<EncryptionKey>,
-}
-
-/// One key for secrets at rest.
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct EncryptionKey {
-    /// Its name, stored beside what it encrypts.
-    #[schemars(regex(pattern = NAME))]
-    pub id: String,
-    /// The key: 32 or more characters.
-    pub value: SecretText,
-}
-
-/// How limits answer.
-#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct Governance {
-    /// HTTP status of a refusal for a spent budget; default: 429 on OpenAI's
-    /// wire, 402 on Anthropic's.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 400, max = 499))]
-    pub budget_status: Option<u16>,
 }

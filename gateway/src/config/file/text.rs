@@ -8,9 +8,12 @@ use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
+use policy::Timestamp;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::de::{Error, Unexpected};
+use serde::de::{Error, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::moment;
 
 pub(crate) const DURATION: &str = "^[0-9]{1,9}(ms|s|m|h|d)$";
 pub(crate) const SIZE: &str = "^[0-9]{1,9}(B|KiB|MiB|GiB)?$";
@@ -19,6 +22,12 @@ pub(crate) const NAME: &str = "^[!-~]([ -~]{0,126}[!-~])?$";
 pub(crate) const MODEL_NAME: &str = "^[!-~]{1,200}$";
 pub(crate) const PROVIDER_NAME: &str = "^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$";
 pub(crate) const SHA256: &str = "^[0-9a-fA-F]{64}$";
+pub(crate) const HEADER: &str = "^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}$";
+pub(crate) const MOMENT: &str = "^[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(\\.[0-9]{1,9})?([Zz]|[+-][0-9]{2}:[0-9]{2})$";
+
+/// What money calls itself when it is read, so that a format which keeps the
+/// text of numbers gives that.
+pub(crate) const MONEY: &str = "Money";
 
 /// What to write where one of the patterns above does not match.
 pub(crate) fn expectation(pattern: &str) -> Option<&'static str> {
@@ -32,6 +41,8 @@ pub(crate) fn expectation(pattern: &str) -> Option<&'static str> {
             "1 to 63 letters, digits, `.`, `_` or `-`, starting with a letter or digit"
         }
         SHA256 => "the SHA-256 of the key as 64 hexadecimal digits",
+        HEADER => "the name of an HTTP header",
+        MOMENT => "a time such as `2027-01-31T18:00:00Z`",
         _ => return None,
     })
 }
@@ -217,6 +228,24 @@ impl fmt::Display for Every {
     }
 }
 
+/// A point in time as it was written: `2027-01-31T18:00:00Z`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Moment(pub String);
+
+impl Moment {
+    /// That time as text.
+    pub fn of(at: Timestamp) -> Self {
+        Moment(at.to_rfc3339())
+    }
+
+    /// The time itself; `None` when the calendar has none such, or it is
+    /// before 1970. A leap second counts as the first of the next minute; less
+    /// than a millisecond is left out.
+    pub fn at(&self) -> Option<Timestamp> {
+        moment::parse(&self.0)
+    }
+}
+
 /// US dollars as they were written, number or text; read exactly when resolved.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Money(pub String);
@@ -314,9 +343,51 @@ macro_rules! inline_schema {
 parsed_text!(Length, "a length of time");
 parsed_text!(Size, "a size");
 parsed_text!(Every, "a period");
-plain_text!(Money);
+plain_text!(Moment);
 plain_text!(SecretText);
 plain_text!(AddressText);
+
+impl<'de> Deserialize<'de> for Money {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        /// A text, or a number where the format has no text of it.
+        struct Scalar;
+
+        impl<'de> Visitor<'de> for Scalar {
+            type Value = Money;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an amount of US dollars")
+            }
+
+            fn visit_newtype_struct<D: Deserializer<'de>>(
+                self,
+                scalar: D,
+            ) -> Result<Money, D::Error> {
+                scalar.deserialize_any(self)
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<Money, E> {
+                Ok(Money(text.to_owned()))
+            }
+
+            fn visit_u64<E: Error>(self, whole: u64) -> Result<Money, E> {
+                Ok(Money(whole.to_string()))
+            }
+
+            fn visit_i64<E: Error>(self, whole: i64) -> Result<Money, E> {
+                Ok(Money(whole.to_string()))
+            }
+
+            /// A number of a JSON body. Its shortest text is what was written,
+            /// up to 15 digits; who needs more writes a text.
+            fn visit_f64<E: Error>(self, number: f64) -> Result<Money, E> {
+                Ok(Money(number.to_string()))
+            }
+        }
+
+        deserializer.deserialize_newtype_struct(MONEY, Scalar)
+    }
+}
 
 impl Serialize for Money {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -327,6 +398,7 @@ impl Serialize for Money {
 inline_schema!(Length, {"type": "string", "pattern": DURATION});
 inline_schema!(Size, {"type": ["string", "integer"], "pattern": SIZE, "minimum": 0, "maximum": 999_999_999_u64});
 inline_schema!(Every, {"type": "string", "pattern": EVERY});
+inline_schema!(Moment, {"type": "string", "pattern": MOMENT});
 inline_schema!(Money, {"type": ["string", "number"]});
 inline_schema!(SecretText, {"type": "string", "minLength": 1});
 inline_schema!(AddressText, {"type": "string", "minLength": 1});

@@ -1,26 +1,49 @@
-//! From a plan without problems to a `Live`.
+//! From plans without problems to what runs.
 //!
 //! The only place of this module that touches what outlives a revision:
-//! counters, connections, and what was learnt about models.
+//! counters, connections, keys of token issuers, and what was learnt about
+//! models.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
-use policy::{Limit, Scope, Snapshot, SnapshotParts, VirtualKey};
+use policy::{
+    BaseParts, Customer, Grant, Limit, LimitTemplate, RuleSet, Scope, Snapshot, Team, UserLimits,
+    VirtualKey,
+};
 
-use super::access::KeyPlan;
-use super::limit::ScopePlan;
-use super::{Plan, ResolveInto};
+use super::adjust::{adjusted_limit, of_users};
+use super::governance::{KeysPlan, TokenPlan, UsersPlan};
+use super::key::KeyPlan;
+use super::limit::{LimitPlan, ScopePlan};
+use super::model::ModelPlan;
+use super::{BasePlan, ResolveInto};
+use crate::config::catalogue::Entries;
 use crate::config::load::Document;
 use crate::config::problem::{FieldPath, Problem};
-use crate::state::Live;
 use crate::upstream::Upstream;
+use crate::users::{Jwks, TokenRule, UserRule};
 
-pub(super) fn live(
+/// What a base becomes.
+pub(super) struct BuiltBase {
+    pub(super) parts: BaseParts,
+    pub(super) upstreams: Arc<[Arc<Upstream>]>,
+    pub(super) users: Arc<UserRule>,
+}
+
+/// What limits are made with.
+#[derive(Clone, Copy)]
+struct Making<'a> {
+    into: &'a ResolveInto<'a>,
+    entries: &'a Entries,
+}
+
+pub(super) fn base(
     document: &Document,
-    mut plan: Plan,
+    plan: BasePlan,
     into: &ResolveInto<'_>,
-) -> Result<Live, Vec<Problem>> {
+    entries: &Entries,
+) -> Result<BuiltBase, Vec<Problem>> {
+    let making = Making { into, entries };
     let mut providers = Vec::with_capacity(plan.providers.len());
     let mut upstreams: Vec<Arc<Upstream>> = Vec::with_capacity(plan.providers.len());
     let mut problems = Vec::new();
@@ -32,108 +55,182 @@ pub(super) fn live(
                 problems.push(document.problem(&at, error.to_string()));
             }
         }
-        providers.push(provider.policy);
+        providers.push(policy::Provider {
+            scope: making.scope(provider.scope),
+            ..provider.policy
+        });
     }
+    let governance = plan.governance;
+    let users = match user_rule(governance.users.as_ref(), into) {
+        Ok(users) => Arc::new(users),
+        Err(message) => {
+            let at = ["governance", "users", "jwt", "jwks"];
+            let at = at.iter().fold(FieldPath::root(), |at, name| at.key(name));
+            problems.push(document.problem(&at, message));
+            Arc::default()
+        }
+    };
     if !problems.is_empty() {
         return Err(problems);
     }
-    if let Some(previous) = into.previous {
-        keep_learnt(&mut plan.models, &providers, &previous.policy);
-    }
-    let customers = scopes(into, plan.access.customers);
-    let teams = scopes(into, plan.access.teams);
-    let keys = plan
-        .access
-        .keys
-        .into_iter()
-        .map(|key| virtual_key(into, key, &teams, &customers))
-        .collect();
-    Ok(Live {
-        policy: Snapshot::new(SnapshotParts {
-            revision: into.revision,
-            providers,
-            models: plan.models,
-            aliases: plan.aliases,
-            keys,
-        }),
-        upstreams,
-        bounds: plan.bounds,
-        budget_status: document.file.governance.budget_status,
-        admin_tokens: plan.admin_tokens,
-        redacted: super::super::redacted(document),
+    let models = making.models(plan.models, &providers);
+    let teams = plan.teams.into_iter().map(|team| Team {
+        name: Arc::clone(&team.scope.entity),
+        customer: team.customer,
+        scope: making.scope(team.scope),
+    });
+    let customers = plan.customers.into_iter().map(|scope| Customer {
+        name: Arc::clone(&scope.entity),
+        scope: making.scope(scope),
+    });
+    let model_scopes = governance.models.into_iter();
+    let parts = BaseParts {
+        teams: teams.collect(),
+        customers: customers.collect(),
+        model_scopes: model_scopes
+            .filter_map(|scope| making.scope(scope))
+            .collect(),
+        users: governance.users.map(|users| making.user_limits(users)),
+        global: making.scope(governance.global),
+        rules: RuleSet::new(plan.rules),
+        aliases: plan.aliases,
+        providers,
+        models,
+    };
+    Ok(BuiltBase {
+        parts,
+        upstreams: upstreams.into(),
+        users,
     })
 }
 
 /// Models that stay keep their ratio of tokens to bytes.
 fn keep_learnt(models: &mut [policy::Model], providers: &[policy::Provider], previous: &Snapshot) {
-    let learnt: HashMap<(&str, &str), &policy::Model> = previous
-        .models
-        .iter()
-        .map(|model| {
-            let provider = &previous.provider(model.provider).name;
-            ((&**provider, &*model.name), model)
-        })
-        .collect();
     for model in models {
         let provider = &providers[usize::from(model.provider.0)].name;
-        if let Some(earlier) = learnt.get(&(&**provider, &*model.name)) {
-            model.estimate = Arc::clone(&earlier.estimate);
+        if let Some(earlier) = previous.model_of(provider, &model.name) {
+            model.estimate = Arc::clone(&previous.model(earlier).estimate);
         }
     }
 }
 
-fn scopes(into: &ResolveInto<'_>, plans: Vec<ScopePlan>) -> HashMap<Arc<str>, Arc<Scope>> {
-    plans
-        .into_iter()
-        .filter_map(|plan| with_counters(into, plan))
-        .map(|scope| (Arc::clone(&scope.entity), scope))
-        .collect()
+/// Keys of an issuer's address are kept as they were fetched.
+fn user_rule(plan: Option<&UsersPlan>, into: &ResolveInto<'_>) -> Result<UserRule, String> {
+    let Some(plan) = plan else {
+        return Ok(UserRule::default());
+    };
+    let token = match &plan.token {
+        Some(token) => token_rule(token, into)?,
+        None => None,
+    };
+    Ok(UserRule::new(
+        plan.header.clone(),
+        plan.trusted_from.clone(),
+        token,
+        plan.required,
+    ))
 }
 
-/// `None` for an entity without limits: there is nothing to walk.
-fn with_counters(into: &ResolveInto<'_>, plan: ScopePlan) -> Option<Arc<Scope>> {
-    if plan.limits.is_empty() {
-        return None;
-    }
-    let limits = plan
-        .limits
-        .into_iter()
-        .map(|limit| Limit {
-            counter: into.counters.counter(&limit.id),
-            id: limit.id,
-            amount: limit.amount,
-            enforcement: limit.enforcement,
-        })
-        .collect();
-    Some(Arc::new(Scope {
-        kind: plan.kind,
-        entity: plan.entity,
-        limits,
+fn token_rule(plan: &TokenPlan, into: &ResolveInto<'_>) -> Result<Option<TokenRule>, String> {
+    let keys = match &plan.keys {
+        KeysPlan::Known(keys) => Arc::clone(keys),
+        KeysPlan::At { uri, allow_private } => {
+            let before = into.previous.and_then(|live| live.users.keys());
+            match before.filter(|keys| keys.is_of_address(uri, *allow_private)) {
+                Some(keys) => keys,
+                None => Jwks::of_address(uri, *allow_private, into.clients)
+                    .map(Arc::new)
+                    .map_err(|error| error.to_string())?,
+            }
+        }
+        KeysPlan::Unread => return Ok(None),
+    };
+    Ok(Some(TokenRule {
+        header: plan.header.clone(),
+        issuer: Some(plan.issuer.clone()),
+        audience: vec![plan.audience.clone()],
+        claim: plan.claim.clone(),
+        keys,
     }))
 }
 
-fn virtual_key(
-    into: &ResolveInto<'_>,
-    plan: KeyPlan,
-    teams: &HashMap<Arc<str>, Arc<Scope>>,
-    customers: &HashMap<Arc<str>, Arc<Scope>>,
-) -> VirtualKey {
-    let own = with_counters(into, plan.scope);
-    let team = plan.team.as_ref().and_then(|team| teams.get(team));
-    let customer = plan
-        .customer
-        .as_ref()
-        .and_then(|customer| customers.get(customer));
+/// A key with its counters.
+pub(super) fn key(plan: KeyPlan, into: &ResolveInto<'_>, entries: &Entries) -> VirtualKey {
+    let making = Making { into, entries };
+    let grants = plan.grants.into_iter().map(|grant| Grant {
+        provider: grant.provider,
+        models: grant.models,
+        weight: grant.weight,
+        scope: making.scope(grant.scope),
+    });
     VirtualKey {
+        grants: grants.collect(),
+        scope: making.scope(plan.scope),
         name: plan.name,
         hash: plan.hash,
-        scopes: own
-            .into_iter()
-            .chain(team.cloned())
-            .chain(customer.cloned())
-            .collect(),
+        retiring: plan.retiring,
         team: plan.team,
         customer: plan.customer,
-        grants: plan.grants,
+        active: plan.active,
+        not_before: plan.not_before,
+        expires_at: plan.expires_at,
+    }
+}
+
+// === impl Making ===
+
+impl Making<'_> {
+    fn models(self, plans: Vec<ModelPlan>, providers: &[policy::Provider]) -> Vec<policy::Model> {
+        let models = plans.into_iter().map(|model| policy::Model {
+            scope: self.scope(model.scope),
+            ..model.policy
+        });
+        let mut models: Vec<policy::Model> = models.collect();
+        if let Some(previous) = self.into.previous {
+            keep_learnt(&mut models, providers, &previous.policy);
+        }
+        models
+    }
+
+    /// `None` for an entity without limits: there is nothing to walk.
+    fn scope(self, plan: ScopePlan) -> Option<Arc<Scope>> {
+        if plan.limits.is_empty() {
+            return None;
+        }
+        let limits = plan.limits.into_iter().map(|limit| self.limit(limit));
+        Some(Arc::new(Scope {
+            kind: plan.kind,
+            entity: plan.entity,
+            limits: limits.collect(),
+        }))
+    }
+
+    fn limit(self, plan: LimitPlan) -> Limit {
+        let (id, overridden) = adjusted_limit(self.entries, &plan.id);
+        Limit {
+            counter: self.into.counters.counter(&id),
+            id,
+            amount: plan.amount,
+            enforcement: plan.enforcement,
+            shadow: plan.shadow,
+            on_tight: plan.on_tight,
+            overridden,
+        }
+    }
+
+    fn user_limits(self, plan: UsersPlan) -> UserLimits {
+        let templates = plan.scope.limits.into_iter().map(|limit| LimitTemplate {
+            unit: limit.id.unit,
+            period: limit.id.period,
+            window: limit.id.window,
+            name: limit.id.name,
+            amount: limit.amount,
+            enforcement: limit.enforcement,
+            shadow: limit.shadow,
+            on_tight: limit.on_tight,
+        });
+        let counters = Arc::clone(self.into.counters);
+        UserLimits::new(templates.collect(), counters, plan.max_tracked)
+            .amended(of_users(self.entries))
     }
 }

@@ -2,11 +2,12 @@
 
 use super::Checks;
 use super::server::LEAST_KEY;
+use crate::config::load::Document;
 use crate::config::problem::FieldPath;
 use crate::config::reference::References;
 
-pub(super) fn cluster(checks: &mut Checks<'_>) {
-    let cluster = &checks.document.file.cluster;
+pub(super) fn cluster(checks: &mut Checks<'_>, document: &Document) {
+    let cluster = &document.file.cluster;
     let at = FieldPath::root().key("cluster");
     if cluster.enabled {
         checks.problem(
@@ -44,7 +45,7 @@ pub(super) fn cluster(checks: &mut Checks<'_>) {
     }
     checks.references = references;
     let threshold = at.key("gossip").key("config").key("success_threshold");
-    if checks.document.has(&threshold) {
+    if document.has(&threshold) {
         checks.warning(&threshold, "`success_threshold` does nothing");
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use policy::{CounterId, Enforcement, NanoUsd, Period, ScopeKind, Unit, WindowKind};
+use policy::{CounterId, Enforcement, NanoUsd, OnTight, Period, ScopeKind, Unit, WindowKind};
 
 use super::Checks;
 use crate::config::file::{self, Budget, EveryUnit, RateLimit, Window};
@@ -14,6 +14,8 @@ pub(super) struct LimitPlan {
     pub(super) id: CounterId,
     pub(super) amount: u64,
     pub(super) enforcement: Enforcement,
+    pub(super) on_tight: OnTight,
+    pub(super) shadow: bool,
 }
 
 /// The limits of one entity and who it is.
@@ -61,7 +63,7 @@ fn add(
     at: FieldPath,
 ) {
     if let Some(first) = seen.get(&plan.id) {
-        let place = checks.document.place(first);
+        let place = checks.place(first);
         let message = format!(
             "counts the same as the limit at {place}: give one of them a `name` to count apart"
         );
@@ -98,6 +100,8 @@ fn rate_limit(
         id: id(scope, unit, period, window, limit.name.as_ref()),
         amount,
         enforcement: enforcement(limit.enforcement),
+        on_tight: on_tight(checks, at, unit, limit.enforcement, limit.on_tight),
+        shadow: limit.shadow,
     })
 }
 
@@ -164,10 +168,16 @@ fn budget(
         id: id(scope, Unit::Usd, Some(period), window, budget.name.as_ref()),
         amount: amount?.0,
         enforcement: enforcement(budget.enforcement),
+        on_tight: on_tight(checks, at, Unit::Usd, budget.enforcement, budget.on_tight),
+        shadow: budget.shadow,
     })
 }
 
-fn amount(checks: &mut Checks<'_>, at: &FieldPath, money: &file::Money) -> Option<NanoUsd> {
+pub(super) fn amount(
+    checks: &mut Checks<'_>,
+    at: &FieldPath,
+    money: &file::Money,
+) -> Option<NanoUsd> {
     match NanoUsd::from_decimal(&money.0) {
         Ok(NanoUsd::ZERO) => {
             checks.problem(at, "must be more than zero");
@@ -234,6 +244,7 @@ fn id(
         period,
         window,
         name: name.map(|name| name.as_str().into()),
+        generation: 0,
     }
 }
 
@@ -241,5 +252,24 @@ fn enforcement(enforcement: file::Enforcement) -> Enforcement {
     match enforcement {
         file::Enforcement::Eventual => Enforcement::Eventual,
         file::Enforcement::Strict => Enforcement::Strict,
+    }
+}
+
+/// What a strict limit does near its end; others have no such moment.
+fn on_tight(
+    checks: &mut Checks<'_>,
+    at: &FieldPath,
+    unit: Unit,
+    enforcement: file::Enforcement,
+    wanted: Option<file::OnTight>,
+) -> OnTight {
+    let strict = enforcement == file::Enforcement::Strict;
+    if wanted.is_some() && !(strict && matches!(unit, Unit::Tokens | Unit::Usd)) {
+        let message = "has a meaning with `enforcement: strict` of tokens or money only";
+        checks.problem(&at.key("on_tight"), message);
+    }
+    match wanted {
+        None | Some(file::OnTight::Refuse) => OnTight::Refuse,
+        Some(file::OnTight::Clamp) => OnTight::Clamp,
     }
 }

@@ -1,57 +1,72 @@
-//! From a typed document to what the node runs with.
+//! From typed entities to what the node runs with.
 //!
 //! Promise: references between entities, secrets and meaning are all judged
 //! before anything is built, and every problem is reported at once. Nothing
 //! outside is changed by a document that has a problem: counters and clients
 //! are touched only after the last check.
+//!
+//! A file stands by itself: its entities name no entity of the API, so that
+//! `tyr check` says what the node will say. Entities of the API may name those
+//! of the file. All but virtual keys is the base and is resolved as a whole;
+//! virtual keys are resolved one at a time, by the names of the base.
 
 mod access;
+mod adjust;
+mod admin;
 mod build;
 mod cluster;
+mod dangling;
+mod governance;
+mod key;
 mod limit;
+mod merge;
 mod model;
+mod names;
 mod provider;
+mod rule;
 mod server;
+mod store;
+mod whole;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use policy::CounterTable;
 
+use super::catalogue::Entries;
+use super::file::File;
 use super::file::text::is_reference;
 use super::load::Document;
 use super::problem::{FieldPath, Problem};
 use super::reference::{Environment, Found, References};
-use crate::state::{AdminToken, Live, RequestBounds};
+use crate::state::{AdminAccess, Live, RequestBounds};
 use crate::upstream::{ClientPool, Secret};
+use crate::vault::{KeyRing, Place, is_sealed};
+
+pub(super) use adjust::is_of_key;
+pub(super) use key::KeyPlan;
+pub(super) use names::Names;
+pub use store::{PostgresSettings, StoreSettings};
+pub use whole::{Resolved, resolve};
+pub(super) use whole::{base, build_key, key_of_file, one_key};
 
 /// What a document is resolved with and into.
 #[derive(Clone, Copy, Debug)]
 pub struct ResolveInto<'a> {
     /// Where the counts of limits live; those of unchanged limits are found again.
-    pub counters: &'a CounterTable,
+    pub counters: &'a Arc<CounterTable>,
     /// Where connections to providers live; those of unchanged providers are kept.
     pub clients: &'a ClientPool,
     /// The number of the new configuration.
     pub revision: u64,
     /// Where references are read from.
     pub environment: &'a Environment,
-    /// What runs now; models keep what was learnt about them.
+    /// What runs now; models keep what was learnt about them, and virtual keys
+    /// of the API are taken over.
     pub previous: Option<&'a Live>,
-}
-
-/// A document turned into what runs.
-#[derive(Debug)]
-pub struct Resolved {
-    /// For the request path.
-    pub live: Live,
-    /// What is read at the start only.
-    pub startup: Startup,
-    /// What an operator should know, though it works.
-    pub warnings: Vec<Problem>,
 }
 
 /// What is read at the start only.
@@ -65,12 +80,14 @@ pub struct Startup {
     pub tls: Option<TlsFiles>,
     /// How long requests in flight may go on after a stop.
     pub drain_grace: Duration,
+    /// The node's name: `cluster.node_id`, else the host's.
+    pub node_id: String,
     /// Folder of the usage file and the node's lock.
     pub data_dir: PathBuf,
     /// Unix socket over which a new process takes over.
     pub upgrade_socket: Option<PathBuf>,
-    /// Database file.
-    pub store_path: PathBuf,
+    /// Where the node keeps what has to last.
+    pub store: StoreSettings,
     /// Threads of the data plane; `None`: one per core.
     pub threads: Option<usize>,
     /// A request's head must be complete within this time.
@@ -94,12 +111,13 @@ impl Startup {
             ),
             ("server.tls", self.tls != other.tls),
             ("server.drain_grace", self.drain_grace != other.drain_grace),
+            ("cluster.node_id", self.node_id != other.node_id),
             ("server.data_dir", self.data_dir != other.data_dir),
             (
                 "server.upgrade_socket",
                 self.upgrade_socket != other.upgrade_socket,
             ),
-            ("store.path", self.store_path != other.store_path),
+            ("store", self.store != other.store),
             ("server.threads", self.threads != other.threads),
             (
                 "server.header_timeout",
@@ -143,55 +161,82 @@ pub fn check(
     plan(document, references).map(|(_, warnings)| warnings)
 }
 
-/// Resolves a document, or says all that is wrong with it.
-pub fn resolve(document: &Document, into: &ResolveInto<'_>) -> Result<Resolved, Vec<Problem>> {
-    let (plan, warnings) = plan(document, References::Resolve(into.environment))?;
-    let startup = plan.startup.clone();
-    let live = build::live(document, plan, into)?;
-    Ok(Resolved {
-        live,
-        startup,
-        warnings,
-    })
+/// The store and the keys for secrets at rest, and nothing else of a file: a
+/// command needs no references that only a node needs.
+pub fn store_and_keys(
+    document: &Document,
+    environment: &Environment,
+) -> Result<(StoreSettings, KeyRing), Vec<Problem>> {
+    let nothing = KeyRing::default();
+    let references = References::Resolve(environment);
+    let mut checks = Checks::new(Source::Document(document), references, &nothing);
+    checks.problems.clone_from(&document.pending);
+    let store = store::store(&mut checks, &document.file);
+    let ring = store::encryption(&mut checks, &document.file);
+    checks.verdict().map(|_| (store, ring))
 }
 
-/// Everything a `Live` is made of, less what is shared between revisions.
+/// All that a file is made of, less what is shared between revisions.
 struct Plan {
     startup: Startup,
-    bounds: RequestBounds,
-    admin_tokens: Vec<AdminToken>,
-    providers: Vec<provider::ProviderPlan>,
-    models: Vec<policy::Model>,
-    aliases: Vec<(Arc<str>, Vec<policy::ModelId>)>,
-    access: access::AccessPlan,
+    ring: KeyRing,
+    base: BasePlan,
+    keys: Vec<KeyPlan>,
 }
 
+/// All but virtual keys.
+struct BasePlan {
+    names: Names,
+    bounds: RequestBounds,
+    admin: AdminAccess,
+    providers: Vec<provider::ProviderPlan>,
+    models: Vec<model::ModelPlan>,
+    aliases: Vec<(Arc<str>, Vec<policy::ModelId>)>,
+    customers: Vec<limit::ScopePlan>,
+    teams: Vec<access::TeamPlan>,
+    governance: governance::GovernancePlan,
+    rules: Vec<policy::Rule>,
+}
+
+/// Judges a file by itself.
 fn plan(
     document: &Document,
     references: References<'_>,
 ) -> Result<(Plan, Vec<Problem>), Vec<Problem>> {
-    let mut checks = Checks {
-        document,
-        references,
-        problems: document.pending.clone(),
-        warnings: Vec::new(),
-    };
-    let names = model::names(&mut checks);
+    let nothing = KeyRing::default();
+    let mut checks = Checks::new(Source::Document(document), references, &nothing);
+    checks.problems.clone_from(&document.pending);
+    let file = &document.file;
+    let startup = server::startup(&mut checks, file);
+    let ring = store::encryption(&mut checks, file);
+    let base = base_plan(&mut checks, file, None);
+    let keys = key::keys(&mut checks, &base.names, file);
+    cluster::cluster(&mut checks, document);
     let plan = Plan {
-        startup: server::startup(&mut checks),
-        bounds: server::bounds(&mut checks),
-        admin_tokens: server::admin_tokens(&mut checks),
-        providers: provider::providers(&mut checks, &names),
-        models: model::models(&mut checks, &names),
-        aliases: model::aliases(&mut checks, &names),
-        access: access::access(&mut checks, &names),
+        startup,
+        ring,
+        base,
+        keys,
     };
-    server::encryption(&mut checks);
-    cluster::cluster(&mut checks);
-    if checks.problems.is_empty() {
-        return Ok((plan, in_order(checks.warnings)));
+    checks.verdict().map(|warnings| (plan, warnings))
+}
+
+/// `file` may be a file alone or with the entities of the API in it, which are
+/// `api` then.
+fn base_plan(checks: &mut Checks<'_>, file: &File, api: Option<&Entries>) -> BasePlan {
+    let names = names::names(checks, file);
+    BasePlan {
+        bounds: server::bounds(checks, file),
+        admin: admin::admin(checks, file),
+        providers: provider::providers(checks, &names, file),
+        models: model::models(checks, &names, file),
+        aliases: model::aliases(checks, &names, file),
+        customers: access::customers(checks, file),
+        teams: access::teams(checks, &names, file),
+        governance: governance::governance(checks, &names, file),
+        rules: rule::rules(checks, &names, file, api),
+        names,
     }
-    Err(in_order(checks.problems))
 }
 
 /// By file and line, as an operator goes through them.
@@ -203,21 +248,89 @@ fn in_order(mut problems: Vec<Problem>) -> Vec<Problem> {
 
 /// The checks so far.
 struct Checks<'a> {
-    document: &'a Document,
+    source: Source<'a>,
     references: References<'a>,
+    /// Opens the secrets of entities of the API.
+    ring: &'a KeyRing,
     problems: Vec<Problem>,
     warnings: Vec<Problem>,
 }
 
-impl Checks<'_> {
+/// What is judged, for the places in messages.
+#[derive(Clone, Copy)]
+enum Source<'a> {
+    /// A file, perhaps with entities of the API in its lists.
+    Document(&'a Document),
+    /// One entity of the API.
+    Api(&'a Path),
+}
+
+impl<'a> Checks<'a> {
+    fn new(source: Source<'a>, references: References<'a>, ring: &'a KeyRing) -> Self {
+        Checks {
+            source,
+            references,
+            ring,
+            problems: Vec::new(),
+            warnings: Vec::new(),
+        }
+    }
+
+    /// What is wrong, or the warnings.
+    fn verdict(self) -> Result<Vec<Problem>, Vec<Problem>> {
+        match self.problems.is_empty() {
+            true => Ok(in_order(self.warnings)),
+            false => Err(in_order(self.problems)),
+        }
+    }
+
+    fn found(&self, path: &FieldPath, message: String) -> Problem {
+        match self.source {
+            Source::Document(document) => document.problem(path, message),
+            Source::Api(place) => Problem {
+                file: place.to_path_buf(),
+                line: 0,
+                path: path.pointer(),
+                message,
+            },
+        }
+    }
+
     fn problem(&mut self, path: &FieldPath, message: impl Into<String>) {
-        let problem = self.document.problem(path, message);
+        let problem = self.found(path, message.into());
         self.problems.push(problem);
     }
 
     fn warning(&mut self, path: &FieldPath, message: impl Into<String>) {
-        let warning = self.document.problem(path, message);
+        let warning = self.found(path, message.into());
         self.warnings.push(warning);
+    }
+
+    /// Where the field at `path` stands, in words.
+    fn place(&self, path: &FieldPath) -> String {
+        match self.source {
+            Source::Document(document) => document.place(path),
+            Source::Api(place) => format!("{}: {}", place.display(), path.pointer()),
+        }
+    }
+
+    /// Whether the field at `path` is of an entity that the API made.
+    fn is_of_api(&self, path: &FieldPath) -> bool {
+        match self.source {
+            Source::Document(document) => document.is_of_api(path),
+            Source::Api(_) => true,
+        }
+    }
+
+    /// A provider's credential, opened if the API stored it.
+    fn credential(&mut self, path: &FieldPath, text: &str, place: &Place<'_>) -> Secret {
+        if !self.is_of_api(path) || !is_sealed(text) {
+            return self.secret(path, text, 1);
+        }
+        self.ring.open(text, place).unwrap_or_else(|error| {
+            self.problem(path, error.to_string());
+            Secret::new(String::new())
+        })
     }
 
     /// What a text that may be a reference stands for; `None` when it was not
@@ -277,7 +390,7 @@ impl Checks<'_> {
                 true
             }
             Some(first) => {
-                let place = self.document.place(first);
+                let place = self.place(first);
                 let message = format!("{what} '{name}' is already defined at {place}");
                 self.problem(path, message);
                 false

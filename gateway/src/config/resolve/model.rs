@@ -1,114 +1,26 @@
 //! `models`: models, their prices, and aliases.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use policy::{ModelId, PerMillion, ProviderId, TokenRatio};
+use policy::{ModelId, PerMillion, ProviderId, ScopeKind, TokenRatio};
 
+use super::limit::{ScopePlan, scope};
+use super::names::Names;
 use super::{Checks, unknown};
-use crate::config::file::{ModelEntry, Money, Price, PriceTable};
+use crate::config::file::{File, ModelEntry, Money, Price, PriceTable};
 use crate::config::problem::FieldPath;
 
-/// The names that other sections may refer to.
-pub(super) struct Names<'a> {
-    providers: BTreeMap<&'a str, ProviderId>,
-    /// (provider, model).
-    models: BTreeMap<(&'a str, &'a str), ModelId>,
-    /// Which entries of the file became models, in order of their id.
-    entries: Vec<usize>,
+/// One model, its counters apart.
+pub(super) struct ModelPlan {
+    pub(super) policy: policy::Model,
+    pub(super) scope: ScopePlan,
 }
 
-impl<'a> Names<'a> {
-    pub(super) fn provider(&self, name: &str) -> Option<ProviderId> {
-        self.providers.get(name).copied()
-    }
-
-    pub(super) fn has_provider(&self, name: &str) -> bool {
-        self.providers.contains_key(name)
-    }
-
-    pub(super) fn provider_names(&self) -> impl Iterator<Item = &'a str> {
-        self.providers.keys().copied()
-    }
-
-    pub(super) fn has(&self, provider: &str, model: &str) -> bool {
-        self.models.contains_key(&(provider, model))
-    }
-
-    pub(super) fn models_of(&self, provider: &str) -> impl Iterator<Item = &'a str> {
-        self.models
-            .keys()
-            .filter(move |(owner, _)| *owner == provider)
-            .map(|(_, model)| *model)
-    }
-
-    /// A `provider/model` name: the first slash divides, models may have more.
-    fn qualified(&self, name: &str) -> Option<ModelId> {
-        let (provider, model) = name.split_once('/')?;
-        self.models.get(&(provider, model)).copied()
-    }
-}
-
-/// Collects the names; models that are wrong as such are reported here.
-pub(super) fn names<'a>(checks: &mut Checks<'a>) -> Names<'a> {
-    let file = &checks.document.file;
-    let mut names = Names {
-        providers: BTreeMap::new(),
-        models: BTreeMap::new(),
-        entries: Vec::new(),
-    };
-    for (index, provider) in file.providers.iter().enumerate() {
-        let id = ProviderId(u16::try_from(index).unwrap_or(u16::MAX));
-        names.providers.entry(&provider.name).or_insert(id);
-    }
-    for (index, entry) in file.models.iter().enumerate() {
-        let Some(provider) = is_model(checks, index, entry) else {
-            continue;
-        };
-        let path = FieldPath::root().key("models").index(index).key("name");
-        if let Some(twin) = names.models.get(&(provider, entry.name.as_str())) {
-            let first = names.entries[twin.0 as usize];
-            let first = checks
-                .document
-                .place(&FieldPath::root().key("models").index(first));
-            let name = &entry.name;
-            let message =
-                format!("model '{name}' of provider '{provider}' is already defined at {first}");
-            checks.problem(&path, message);
-            continue;
-        }
-        let id = ModelId(u32::try_from(names.entries.len()).unwrap_or(u32::MAX));
-        names.models.insert((provider, &entry.name), id);
-        names.entries.push(index);
-    }
-    names
-}
-
-/// The provider of an entry that is a model; what is neither model nor alias
-/// is reported.
-fn is_model<'a>(checks: &mut Checks<'_>, index: usize, entry: &'a ModelEntry) -> Option<&'a str> {
-    let at = FieldPath::root().key("models").index(index);
-    match (&entry.provider, &entry.choices) {
-        (Some(provider), None) => Some(provider),
-        (None, Some(_)) => None,
-        (Some(_), Some(_)) => {
-            let message =
-                "has both `provider` and `choices`: a model has a provider, an alias has choices";
-            checks.problem(&at, message);
-            None
-        }
-        (None, None) => {
-            checks.problem(&at, "needs `provider` (a model) or `choices` (an alias)");
-            None
-        }
-    }
-}
-
-pub(super) fn models(checks: &mut Checks<'_>, names: &Names<'_>) -> Vec<policy::Model> {
-    let document = checks.document;
+pub(super) fn models(checks: &mut Checks<'_>, names: &Names, file: &File) -> Vec<ModelPlan> {
     let mut models = Vec::with_capacity(names.entries.len());
     for index in &names.entries {
-        let entry = &document.file.models[*index];
+        let entry = &file.models[*index];
         let at = FieldPath::root().key("models").index(*index);
         let provider = entry.provider.as_deref().unwrap_or_default();
         let id = names.provider(provider).unwrap_or_else(|| {
@@ -120,7 +32,9 @@ pub(super) fn models(checks: &mut Checks<'_>, names: &Names<'_>) -> Vec<policy::
             let message = format!("'{}' is also the full name of another model", entry.name);
             checks.problem(&at.key("name"), message);
         }
-        models.push(policy::Model {
+        let limits = (entry.rate_limits.as_slice(), entry.budgets.as_slice());
+        let scope = scope(checks, &at, ScopeKind::Model, &entry.full_name(), limits);
+        let policy = policy::Model {
             name: entry.name.as_str().into(),
             provider: id,
             upstream_name: entry
@@ -132,7 +46,9 @@ pub(super) fn models(checks: &mut Checks<'_>, names: &Names<'_>) -> Vec<policy::
             price: price(checks, &at, entry.price.as_ref()),
             max_output_tokens: entry.max_output_tokens,
             estimate: Arc::new(TokenRatio::new()),
-        });
+            scope: None,
+        };
+        models.push(ModelPlan { policy, scope });
     }
     models
 }
@@ -183,31 +99,28 @@ fn per_million(checks: &mut Checks<'_>, at: &FieldPath, money: &Money) -> PerMil
     })
 }
 
-pub(super) fn aliases(checks: &mut Checks<'_>, names: &Names<'_>) -> Vec<(Arc<str>, Vec<ModelId>)> {
-    let entries = &checks.document.file.models;
-    let aliases: BTreeSet<&str> = entries
-        .iter()
-        .filter(|entry| entry.choices.is_some() && entry.provider.is_none())
-        .map(|entry| entry.name.as_str())
-        .collect();
-    let models: BTreeSet<&str> = names.models.keys().map(|(_, model)| *model).collect();
+pub(super) fn aliases(
+    checks: &mut Checks<'_>,
+    names: &Names,
+    file: &File,
+) -> Vec<(Arc<str>, Vec<ModelId>)> {
     let mut seen = BTreeMap::new();
-    let mut resolved = Vec::with_capacity(aliases.len());
-    for (index, entry) in entries.iter().enumerate() {
+    let mut resolved = Vec::new();
+    for (index, entry) in file.models.iter().enumerate() {
         let (Some(choices), None) = (&entry.choices, &entry.provider) else {
             continue;
         };
         let at = FieldPath::root().key("models").index(index);
         refuse_model_fields(checks, &at, entry);
         checks.once(&mut seen, "alias", &entry.name, &at.key("name"));
-        if models.contains(entry.name.as_str()) || names.qualified(&entry.name).is_some() {
+        if names.has_bare(&entry.name) || names.qualified(&entry.name).is_some() {
             let message = format!("'{}' is also the name of a model", entry.name);
             checks.problem(&at.key("name"), message);
         }
         let mut ids = Vec::with_capacity(choices.len());
         for (position, choice) in choices.iter().enumerate() {
             let at = at.key("choices").index(position);
-            match choose(names, &aliases, choice) {
+            match choose(names, choice) {
                 Ok(id) if ids.contains(&id) => checks.problem(&at, "is listed twice"),
                 Ok(id) => ids.push(id),
                 Err(message) => checks.problem(&at, message),
@@ -223,17 +136,19 @@ fn refuse_model_fields(checks: &mut Checks<'_>, at: &FieldPath, entry: &ModelEnt
         ("upstream_name", entry.upstream_name.is_some()),
         ("price", entry.price.is_some()),
         ("max_output_tokens", entry.max_output_tokens.is_some()),
+        ("rate_limits", !entry.rate_limits.is_empty()),
+        ("budgets", !entry.budgets.is_empty()),
     ];
     for (name, _) in fields.iter().filter(|(_, given)| *given) {
         checks.problem(&at.key(name), "an alias has only `name` and `choices`");
     }
 }
 
-fn choose(names: &Names<'_>, aliases: &BTreeSet<&str>, choice: &str) -> Result<ModelId, String> {
+pub(super) fn choose(names: &Names, choice: &str) -> Result<ModelId, String> {
     if let Some(id) = names.qualified(choice) {
         return Ok(id);
     }
-    if aliases.contains(choice) {
+    if names.has_alias(choice) {
         return Err(format!(
             "'{choice}' is an alias: choices are `provider/model`"
         ));

@@ -5,31 +5,33 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::Uri;
-use policy::{AllowList, CredentialRef, Dialect};
+use policy::{AllowList, CredentialRef, Dialect, ScopeKind};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 
-use super::model::Names;
+use super::limit::{ScopePlan, scope};
+use super::names::Names;
 use super::{Checks, unknown};
-use crate::config::file::{self, ClientCredential, Kind, UsageInStream};
+use crate::config::file::{self, ClientCredential, File, Kind, UsageInStream};
 use crate::config::problem::FieldPath;
 use crate::upstream::{EgressRule, Http2, Retries, Timeouts, UpstreamConfig};
+use crate::vault::Place;
 
 /// One provider, for decisions and for sending.
 pub(super) struct ProviderPlan {
     pub(super) policy: policy::Provider,
     pub(super) upstream: UpstreamConfig,
+    pub(super) scope: ScopePlan,
 }
 
-pub(super) fn providers(checks: &mut Checks<'_>, names: &Names<'_>) -> Vec<ProviderPlan> {
-    let document = checks.document;
+pub(super) fn providers(checks: &mut Checks<'_>, names: &Names, file: &File) -> Vec<ProviderPlan> {
     let all = FieldPath::root().key("providers");
-    if document.file.providers.len() > usize::from(u16::MAX) {
+    if file.providers.len() > usize::from(u16::MAX) {
         checks.problem(&all, "more than 65535 providers are not supported");
     }
     let mut seen = BTreeMap::new();
-    let mut plans = Vec::with_capacity(document.file.providers.len());
-    for (index, provider) in document.file.providers.iter().enumerate() {
+    let mut plans = Vec::with_capacity(file.providers.len());
+    for (index, provider) in file.providers.iter().enumerate() {
         let at = all.index(index);
         checks.once(&mut seen, "provider", &provider.name, &at.key("name"));
         plans.push(plan(checks, names, &at, provider));
@@ -39,7 +41,7 @@ pub(super) fn providers(checks: &mut Checks<'_>, names: &Names<'_>) -> Vec<Provi
 
 fn plan(
     checks: &mut Checks<'_>,
-    names: &Names<'_>,
+    names: &Names,
     at: &FieldPath,
     provider: &file::Provider,
 ) -> ProviderPlan {
@@ -67,20 +69,23 @@ fn plan(
             file::Http2::Never => Http2::Never,
         },
     };
+    let limits = (provider.rate_limits.as_slice(), provider.budgets.as_slice());
     ProviderPlan {
         policy: policy::Provider {
             name,
             dialect,
             credentials,
             max_retries: retries.max,
+            scope: None,
         },
         upstream,
+        scope: scope(checks, at, ScopeKind::Provider, &provider.name, limits),
     }
 }
 
 fn credentials(
     checks: &mut Checks<'_>,
-    names: &Names<'_>,
+    names: &Names,
     at: &FieldPath,
     provider: &file::Provider,
 ) -> (Vec<CredentialRef>, Vec<crate::upstream::Secret>) {
@@ -101,7 +106,13 @@ fn credentials(
                 &key.models,
             ),
         });
-        secrets.push(checks.secret(&at.key("value"), &key.value.0, 1));
+        let field = format!("keys/{}/value", key.name);
+        let place = Place {
+            kind: "provider",
+            name: &provider.name,
+            field: &field,
+        };
+        secrets.push(checks.credential(&at.key("value"), &key.value.0, &place));
     }
     (credentials, secrets)
 }
@@ -109,7 +120,7 @@ fn credentials(
 /// A list of model names of one provider.
 pub(super) fn allow_list(
     checks: &mut Checks<'_>,
-    names: &Names<'_>,
+    names: &Names,
     at: &FieldPath,
     provider: &str,
     models: &[String],
@@ -176,7 +187,7 @@ fn base_url(checks: &mut Checks<'_>, at: &FieldPath, provider: &file::Provider) 
 }
 
 /// Judges a base URL. The text is never shown: it may hold a password.
-fn parse_url(text: &str, allow_private: bool) -> Result<Uri, &'static str> {
+pub(super) fn parse_url(text: &str, allow_private: bool) -> Result<Uri, &'static str> {
     let uri: Uri = text.parse().map_err(|_| "is not a URL")?;
     if !matches!(uri.scheme_str(), Some("http" | "https")) {
         return Err("must begin with http:// or https://");

@@ -1,32 +1,28 @@
-//! `server`, `admin`, `store`, `encryption`.
+//! `server`.
 
-use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
-use policy::KeyHash;
-
-use super::{Checks, Startup, TlsFiles};
-use crate::config::file::{AddressText, Role, ServerTls};
+use super::{Checks, Startup, TlsFiles, store};
+use crate::config::file::{AddressText, File, ServerTls};
 use crate::config::problem::FieldPath;
-use crate::config::reference::{Written, written};
-use crate::state::{AdminRole, AdminToken, RequestBounds};
+use crate::config::reference::{Written, host_name, written};
+use crate::state::RequestBounds;
 
 /// Fewest characters of a token that clients present.
 pub(super) const LEAST_TOKEN: usize = 16;
 /// Fewest characters of a key that encrypts.
 pub(super) const LEAST_KEY: usize = 32;
 
-pub(super) fn startup(checks: &mut Checks<'_>) -> Startup {
-    let server = &checks.document.file.server;
+pub(super) fn startup(checks: &mut Checks<'_>, file: &File) -> Startup {
+    let server = &file.server;
     let at = FieldPath::root().key("server");
-    let listen = listen(checks, &at.key("listen"));
+    let listen = listen(checks, &at.key("listen"), file);
     let admin_at = at.key("admin_listen");
     let admin_listen = address(checks, &admin_at, &server.admin_listen);
     if admin_listen.port() != 0 && listen.contains(&admin_listen) {
         checks.problem(&admin_at, "is also an address of `server.listen`");
     }
-    let store_at = FieldPath::root().key("store");
     Startup {
         listen,
         admin_listen,
@@ -35,16 +31,13 @@ pub(super) fn startup(checks: &mut Checks<'_>) -> Startup {
             .as_ref()
             .map(|tls| tls_files(checks, &at.key("tls"), tls)),
         drain_grace: server.drain_grace.get(),
+        node_id: node_id(file),
         data_dir: path(checks, &at.key("data_dir"), &server.data_dir),
         upgrade_socket: server
             .upgrade_socket
             .as_ref()
             .map(|socket| path(checks, &at.key("upgrade_socket"), socket)),
-        store_path: path(
-            checks,
-            &store_at.key("path"),
-            &checks.document.file.store.path,
-        ),
+        store: store::store(checks, file),
         threads: server.threads.map(usize::from),
         header_timeout: checks.positive(&at.key("header_timeout"), &server.header_timeout),
         idle_timeout: checks.positive(&at.key("idle_timeout"), &server.idle_timeout),
@@ -53,8 +46,15 @@ pub(super) fn startup(checks: &mut Checks<'_>) -> Startup {
     }
 }
 
-pub(super) fn bounds(checks: &mut Checks<'_>) -> RequestBounds {
-    let server = &checks.document.file.server;
+fn node_id(file: &File) -> String {
+    match &file.cluster.node_id {
+        Some(name) => name.clone(),
+        None => host_name().unwrap_or_else(|| "node".to_owned()),
+    }
+}
+
+pub(super) fn bounds(checks: &mut Checks<'_>, file: &File) -> RequestBounds {
+    let server = &file.server;
     let at = FieldPath::root().key("server");
     if server.max_body.bytes() == 0 {
         checks.problem(&at.key("max_body"), "must be more than zero");
@@ -75,8 +75,8 @@ pub(super) fn bounds(checks: &mut Checks<'_>) -> RequestBounds {
     }
 }
 
-fn listen(checks: &mut Checks<'_>, at: &FieldPath) -> Vec<SocketAddr> {
-    let texts = &checks.document.file.server.listen.0;
+fn listen(checks: &mut Checks<'_>, at: &FieldPath, file: &File) -> Vec<SocketAddr> {
+    let texts = &file.server.listen.0;
     let mut addresses = Vec::with_capacity(texts.len());
     for (index, text) in texts.iter().enumerate() {
         let at = match texts.len() {
@@ -131,49 +131,4 @@ fn named_file(checks: &mut Checks<'_>, at: &FieldPath, text: &AddressText) -> Pa
         checks.problem(at, message);
     }
     path
-}
-
-pub(super) fn admin_tokens(checks: &mut Checks<'_>) -> Vec<AdminToken> {
-    let entries = &checks.document.file.admin.tokens;
-    let all = FieldPath::root().key("admin").key("tokens");
-    let mut names = BTreeMap::new();
-    let mut tokens: Vec<AdminToken> = Vec::with_capacity(entries.len());
-    for (index, entry) in entries.iter().enumerate() {
-        let at = all.index(index);
-        checks.once(&mut names, "admin token", &entry.name, &at.key("name"));
-        let value_at = at.key("value");
-        let secret = checks.secret(&value_at, &entry.value.0, LEAST_TOKEN);
-        let hash = KeyHash::of(secret.expose().as_bytes());
-        if let Some(twin) = tokens.iter().find(|token| token.hash == hash) {
-            let message = format!("has the same value as admin token '{}'", twin.name);
-            checks.problem(&value_at, message);
-        }
-        tokens.push(AdminToken {
-            name: entry.name.as_str().into(),
-            role: match entry.role {
-                Role::Admin => AdminRole::Admin,
-                Role::Operator => AdminRole::Operator,
-                Role::Viewer => AdminRole::Viewer,
-            },
-            hash,
-        });
-    }
-    tokens
-}
-
-pub(super) fn encryption(checks: &mut Checks<'_>) {
-    let keys = &checks.document.file.encryption.keys;
-    let all = FieldPath::root().key("encryption").key("keys");
-    let mut ids = BTreeMap::new();
-    for (index, key) in keys.iter().enumerate() {
-        let at = all.index(index);
-        checks.once(&mut ids, "encryption key", &key.id, &at.key("id"));
-        checks.secret(&at.key("value"), &key.value.0, LEAST_KEY);
-    }
-    if !keys.is_empty() {
-        checks.warning(
-            &all,
-            "this version of Tyr stores no secrets, so nothing is encrypted yet",
-        );
-    }
 }

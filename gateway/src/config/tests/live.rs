@@ -4,9 +4,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use policy::{CounterTable, Dialect, KeyHash, NanoUsd, PerMillion, ScopeKind, Usage};
+use policy::{CounterTable, Dialect, KeyHash, NanoUsd, PerMillion, Usage};
 
-use super::super::{Environment, References, ResolveInto, check, parse_all, redacted, resolve};
+use super::super::{
+    Environment, References, ResolveInto, StoreSettings, check, parse_all, redacted, resolve,
+};
 use super::{lines, resolved, variables};
 use crate::upstream::ClientPool;
 
@@ -44,10 +46,10 @@ governance: {budget_status: 403}
 
 #[test]
 fn providers_and_models() {
-    let live = resolved(TEXT, &CounterTable::new()).live;
+    let live = resolved(TEXT, &Arc::default()).live;
     let snapshot = &live.policy;
-    assert_eq!(snapshot.revision, 7);
-    let provider = &snapshot.providers[0];
+    assert_eq!(snapshot.revision(), 7);
+    let provider = &snapshot.providers()[0];
     assert_eq!(
         (&*provider.name, provider.dialect, provider.max_retries),
         ("openai", Dialect::OpenAi, 2)
@@ -62,8 +64,8 @@ fn providers_and_models() {
     assert_eq!(upstream.timeouts.first_byte, Duration::from_secs(5));
     assert_eq!(upstream.timeouts.connect, Duration::from_secs(2));
     assert!(!upstream.usage_in_stream);
-    assert_eq!(snapshot.providers[1].dialect, Dialect::Anthropic);
-    let big = &snapshot.models[0];
+    assert_eq!(snapshot.providers()[1].dialect, Dialect::Anthropic);
+    let big = &snapshot.models()[0];
     assert_eq!((&*big.name, &*big.upstream_name), ("vendor/big", "big-1"));
     assert_eq!(big.price.cache_read, PerMillion(100_000_000));
     assert_eq!(big.price.reasoning, PerMillion(300_000_000));
@@ -72,44 +74,32 @@ fn providers_and_models() {
         ..Usage::default()
     };
     assert_eq!(big.price.cost(&usage), NanoUsd(100));
-    let small = &snapshot.models[1];
+    let small = &snapshot.models()[1];
     assert_eq!(small.price.cache_write_1h, PerMillion(1_250_000_000));
     assert_eq!(small.max_output_tokens, Some(9));
 }
 
 #[test]
 fn keys_and_limits() {
-    let counters = CounterTable::new();
+    let counters = Arc::new(CounterTable::new());
     let live = resolved(TEXT, &counters).live;
     let one = live
         .policy
         .key(&KeyHash::of(b"sk-tyr-0123456789"))
         .expect("it is there");
-    assert_eq!(
-        (one.team.as_deref(), one.customer.as_deref()),
-        (Some("search"), Some("acme"))
-    );
-    let walk: Vec<_> = one
-        .scopes
+    let snapshot = &live.policy;
+    assert_eq!(one.team.as_deref(), Some("search"));
+    assert_eq!(snapshot.customer_of(one).map(|name| &**name), Some("acme"));
+    let team = snapshot.team("search").and_then(|team| team.scope.clone());
+    let customer = snapshot
+        .customer("acme")
+        .and_then(|customer| customer.scope.clone());
+    let ids: Vec<String> = [one.scope.clone(), team, customer]
         .iter()
-        .map(|scope| (scope.kind, &*scope.entity))
-        .collect();
-    assert_eq!(
-        walk,
-        [
-            (ScopeKind::VirtualKey, "one"),
-            (ScopeKind::Team, "search"),
-            (ScopeKind::Customer, "acme"),
-        ]
-    );
-    let ids: Vec<String> = one
-        .scopes
-        .iter()
+        .flatten()
         .flat_map(|scope| {
-            scope
-                .limits
-                .iter()
-                .map(|limit| format!("{} {}", limit.id, limit.amount))
+            let limits = scope.limits.iter();
+            limits.map(|limit| format!("{} {}", limit.id, limit.amount))
         })
         .collect();
     assert_eq!(
@@ -126,26 +116,31 @@ fn keys_and_limits() {
     let two = live.policy.key_named("two").expect("it is there");
     assert_eq!(two.hash.0[..3], [0xab, 0xcd, 0xef]);
     assert!(two.grants.is_empty());
-    // The team has no limits, its customer has: the same counter as for `one`.
-    assert_eq!(two.scopes.len(), 1);
-    assert!(Arc::ptr_eq(&two.scopes[0], &one.scopes[2]));
-    assert!(live.policy.key_named("gone").is_none());
+    assert_eq!(snapshot.customer_of(two).map(|name| &**name), Some("acme"));
+    assert!(
+        snapshot
+            .team("idle")
+            .is_some_and(|team| team.scope.is_none())
+    );
+    let gone = live.policy.key_named("gone").expect("it is known");
+    assert!(!gone.active);
 }
 
 #[test]
 fn server_and_admin() {
-    let resolved = resolved(TEXT, &CounterTable::new());
+    let resolved = resolved(TEXT, &Arc::default());
     assert_eq!(resolved.live.bounds.max_body, 2 << 20);
     assert_eq!(resolved.live.bounds.keep_alive, Duration::from_millis(250));
     assert_eq!(resolved.live.bounds.max_json_depth, 128);
     assert_eq!(resolved.live.budget_status, Some(403));
     assert_eq!(
-        resolved.live.admin_tokens[0].hash,
+        resolved.live.admin.tokens[0].hash,
         KeyHash::of(b"literal-admin-token")
     );
     assert_eq!(resolved.startup.listen.len(), 2);
     assert_eq!(resolved.startup.threads, Some(3));
-    assert_eq!(resolved.startup.store_path, PathBuf::from("data/tyr.db"));
+    let path = PathBuf::from("data/tyr.db");
+    assert_eq!(resolved.startup.store, StoreSettings::Sqlite { path });
     assert_eq!(resolved.startup.header_timeout, Duration::from_secs(10));
     let warned = lines(&resolved.warnings);
     assert_eq!(
@@ -223,7 +218,7 @@ virtual_keys: [{name: k, value: env.SHORT}]
 
 #[test]
 fn counters_and_ratios_outlive_a_revision() {
-    let counters = CounterTable::new();
+    let counters = Arc::new(CounterTable::new());
     let texts = [(PathBuf::from("t.yaml"), TEXT.to_owned())];
     let document = parse_all(&texts).expect("it is right");
     let environment = variables(&[("OPENAI_API_KEY", "sk-from-the-environment")]);
@@ -239,11 +234,12 @@ fn counters_and_ratios_outlive_a_revision() {
     let second = resolve(&document, &into).expect("it is right").live;
     let limit = |live: &crate::state::Live| {
         let key = live.policy.key_named("one").expect("it is there");
-        Arc::clone(&key.scopes[0].limits[0].counter)
+        let scope = key.scope.as_ref().expect("it has limits");
+        Arc::clone(&scope.limits[0].counter)
     };
     assert!(Arc::ptr_eq(&limit(&first), &limit(&second)));
     assert!(Arc::ptr_eq(
-        &first.policy.models[1].estimate,
-        &second.policy.models[1].estimate
+        &first.policy.models()[1].estimate,
+        &second.policy.models()[1].estimate
     ));
 }

@@ -34,7 +34,7 @@ fn server() {
     );
     below(
         "admin: {tokens: [{name: a, role: god, value: 0123456789abcdef}]}\n",
-        "t.yaml:12: admin.tokens[0].role: expected `admin` or `operator` or `viewer`, found `god`",
+        "t.yaml:12: admin.tokens[0].role: there is no role 'god'",
     );
     below(
         "admin:\n  tokens:\n  - {name: a, role: admin, value: 0123456789abcdef}\n  - {name: a, role: admin, value: 0123456789abcdef}\n",

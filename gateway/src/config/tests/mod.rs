@@ -1,7 +1,9 @@
 //! Whole documents in, problems or a `Live` out.
 
 mod bad;
+mod catalogue;
 mod folder;
+mod governance;
 mod live;
 mod meaning;
 mod reload;
@@ -10,6 +12,7 @@ mod samples;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use policy::CounterTable;
 
@@ -41,7 +44,7 @@ fn variables(pairs: &[(&str, &str)]) -> Environment {
 }
 
 /// Resolves a text that has to be right.
-fn resolved(text: &str, counters: &CounterTable) -> Resolved {
+fn resolved(text: &str, counters: &Arc<CounterTable>) -> Resolved {
     let texts = [(PathBuf::from("t.yaml"), text.to_owned())];
     let document = parse_all(&texts).unwrap_or_else(|problems| panic!("{}", lines(&problems)));
     let into = ResolveInto {

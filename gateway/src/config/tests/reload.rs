@@ -9,7 +9,7 @@ use policy::{CounterTable, ManualClock, Timestamp};
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 
-use super::super::{Environment, Looked, ReloaderParts, Started, start};
+use super::super::{Environment, Looked, ReloaderParts, Started, Told, start};
 use super::lines;
 use crate::upstream::ClientPool;
 
@@ -41,14 +41,19 @@ impl Files {
         self.folder.path().join(name)
     }
 
-    fn start(&self, on_reload: impl Fn(bool, u64) + Send + Sync + 'static) -> Started {
+    fn start(&self, on_reload: impl Fn(Option<u64>) + Send + Sync + 'static) -> Started {
         let parts = ReloaderParts {
             path: self.path("tyr.yaml"),
             environment: Environment::of([].into(), Path::new(self.folder.path()).to_owned()),
             counters: Arc::new(CounterTable::new()),
             clients: Arc::new(ClientPool::new()),
             clock: Arc::new(ManualClock::new(Timestamp(0))),
-            on_reload: Box::new(move |live, revision| on_reload(live.is_some(), revision)),
+            on_reload: Box::new(move |told| match told {
+                Told::Reloaded(live) | Told::Written(live) => {
+                    on_reload(Some(live.policy.revision()));
+                }
+                Told::Refused => on_reload(None),
+            }),
         };
         start(parts).unwrap_or_else(|problems| panic!("{}", lines(&problems)))
     }
@@ -63,7 +68,7 @@ fn secret(started: &Started) -> String {
 #[test]
 fn a_bad_file_changes_nothing() {
     let files = Files::new();
-    let started = files.start(|_, _| {});
+    let started = files.start(|_| {});
     let before = started.live.load_full();
     files.write(
         "tyr.yaml",
@@ -82,17 +87,17 @@ fn a_bad_file_changes_nothing() {
     files.write("tyr.yaml", TEXT);
     let reloaded = started.reloader.reload().expect("it is right again");
     assert_eq!(reloaded.revision, 2);
-    assert_eq!(started.live.load().policy.revision, 2);
+    assert_eq!(started.live.load().policy.revision(), 2);
 }
 
 #[test]
 fn an_edited_amount_keeps_the_count() {
     let files = Files::new();
-    let started = files.start(|_, _| {});
+    let started = files.start(|_| {});
     let limit = || {
         let live = started.live.load();
         let key = live.policy.key_named("a").expect("it is there");
-        key.scopes[0].limits[0].clone()
+        key.scope.as_ref().expect("it has limits").limits[0].clone()
     };
     let before = limit();
     files.write(
@@ -107,7 +112,7 @@ fn an_edited_amount_keeps_the_count() {
 #[test]
 fn what_takes_a_restart_is_named() {
     let files = Files::new();
-    let started = files.start(|_, _| {});
+    let started = files.start(|_| {});
     files.write(
         "tyr.yaml",
         &TEXT.replace(
@@ -128,7 +133,7 @@ fn what_takes_a_restart_is_named() {
 #[test]
 fn a_change_is_read_once_it_has_settled() {
     let files = Files::new();
-    let started = files.start(|_, _| {});
+    let started = files.start(|_| {});
     let reloader = &started.reloader;
     assert_eq!(reloader.check_now(), Looked::Unchanged);
     // The secret alone, as a mounted secret is renewed.
@@ -154,16 +159,16 @@ fn a_change_is_read_once_it_has_settled() {
 async fn the_watch_tells_of_reloads() {
     let files = Files::new();
     let (told, mut heard) = mpsc::channel(16);
-    let started = files.start(move |ok, revision| {
-        told.try_send((ok, revision)).expect("the test listens");
+    let started = files.start(move |revision| {
+        told.try_send(revision).expect("the test listens");
     });
-    assert_eq!(heard.recv().await, Some((true, 1)));
+    assert_eq!(heard.recv().await, Some(Some(1)));
     let watch = tokio::spawn(
         Arc::new(started.reloader).watch(tokio::time::interval(Duration::from_millis(1))),
     );
     files.write("tyr.yaml", "version: 2\n");
-    assert_eq!(heard.recv().await, Some((false, 1)));
+    assert_eq!(heard.recv().await, Some(None));
     files.write("tyr.yaml", TEXT);
-    assert_eq!(heard.recv().await, Some((true, 2)));
+    assert_eq!(heard.recv().await, Some(Some(2)));
     watch.abort();
 }

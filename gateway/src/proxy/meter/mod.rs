@@ -206,6 +206,16 @@ impl Meter {
         usage
     }
 
+    /// Tokens of output so far: the provider's running count, or an estimate
+    /// from the text that passed where that is larger.
+    pub fn output_tokens(&self) -> u64 {
+        let told = self
+            .tally
+            .usage
+            .map_or(0, |usage| usage.output.saturating_add(usage.reasoning));
+        told.max(self.tally.output_bytes / BYTES_PER_TOKEN)
+    }
+
     /// Some generated text has passed; roles and empty deltas are none.
     pub fn output_seen(&self) -> bool {
         self.tally.output_bytes > 0

@@ -23,8 +23,12 @@ pub(super) enum Reason {
     UnsupportedMediaType,
     /// No key, a wrong key, or two different keys.
     Unauthenticated,
+    /// The request has no user that could be verified.
+    NoUser,
     /// The key is known and may not do this.
     Forbidden,
+    /// The key names something that this node does not have.
+    UnresolvedReference,
     /// No such model.
     ModelNotFound,
     /// No such path.
@@ -55,6 +59,8 @@ pub(super) enum Reason {
     UpstreamRateLimited,
     /// The upstream did not answer in time.
     UpstreamTimeout,
+    /// What the request needs has not been loaded yet.
+    NotReady,
     /// The gateway sheds load.
     Overloaded,
     /// A defect of the gateway.
@@ -80,6 +86,8 @@ impl Reason {
             Reason::InvalidRequest => Row(400, BAD, None, 400, BAD, "invalid_request"),
             Reason::UnsupportedMediaType => Row(415, BAD, Some("unsupported_media_type"), 415, BAD, "unsupported_media_type"),
             Reason::Unauthenticated => Row(401, BAD, Some("invalid_api_key"), 401, "authentication_error", "unauthenticated"),
+            Reason::NoUser => Row(401, BAD, Some("invalid_user"), 401, "authentication_error", "no_user"),
+            Reason::UnresolvedReference => Row(403, "permission_denied", Some("unresolved_reference"), 403, "permission_error", "unresolved_reference"),
             Reason::Forbidden => Row(403, "permission_denied", Some("permission_denied"), 403, "permission_error", "forbidden"),
             Reason::ModelNotFound => Row(404, BAD, Some("model_not_found"), 404, "not_found_error", "model_not_found"),
             Reason::NotFound => Row(404, BAD, Some("not_found"), 404, "not_found_error", "not_found"),
@@ -96,6 +104,7 @@ impl Reason {
             Reason::UpstreamFailed => Row(502, "server_error", Some("upstream_failed"), 500, "api_error", "upstream_failed"),
             Reason::UpstreamRateLimited => Row(429, "rate_limit_exceeded", Some("upstream_rate_limited"), 429, "rate_limit_error", "upstream_rate_limited"),
             Reason::UpstreamTimeout => Row(504, "server_error", Some("upstream_timeout"), 504, "timeout_error", "upstream_timeout"),
+            Reason::NotReady => Row(503, "server_error", Some("not_ready"), 529, "overloaded_error", "not_ready"),
             Reason::Overloaded => Row(503, "server_error", Some("overloaded"), 529, "overloaded_error", "overloaded"),
             Reason::Internal => Row(500, "server_error", Some("internal_error"), 500, "api_error", "internal"),
         }
@@ -220,7 +229,7 @@ impl Refusal {
             headers.push(("x-should-retry", should.to_string()));
         }
         if let Some(limit) = &self.limit {
-            headers.push(("x-tyr-limit", limit.clone()));
+            headers.push((limit_headers::LIMIT, limit.clone()));
         }
         headers.extend(self.standing.iter().cloned());
         if self.reason == Reason::UpgradeRefused {

@@ -1,10 +1,11 @@
-//! What a request body asks for, and the two byte splices that an upstream's
+//! What a request body asks for, and the few byte splices that an upstream's
 //! copy of it may differ by.
 //!
 //! Promise: a body is judged as a whole (UTF-8, nesting, valid JSON with
 //! nothing after it) and never re-serialised: its copy for the upstream equals
-//! it byte for byte except for the top-level `model` value and, for streams on
-//! chat and completions, `stream_options.include_usage`.
+//! it byte for byte except for the top-level `model` value, for streams on chat
+//! and completions `stream_options.include_usage`, and where a limit asks for
+//! it the bound on the answer.
 //! State: none. Failure: a [`BodyProblem`], worded for the client.
 
 use std::borrow::Cow;
@@ -16,12 +17,15 @@ use serde_json::value::RawValue;
 
 use crate::api::Endpoint;
 
+mod bound;
 mod fields;
 mod media;
 mod survey;
 #[cfg(test)]
 mod tests;
 mod text;
+
+use bound::Bounds;
 
 /// What the gateway needs to know about one request body.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,8 +49,11 @@ pub struct RequestFacts<'a> {
     /// Inlined media in a message (base64 of a known kind of file) counts as
     /// [`INLINE_MEDIA_BYTES`], or a part of its length for sound and documents.
     pub prompt_bytes: u64,
+    /// Some of the prompt is inlined media, so its text says too much.
+    pub has_media: bool,
     model_span: Range<usize>,
     usage_splice: UsageSplice,
+    bounds: Bounds,
 }
 
 /// What one inlined image counts as in `prompt_bytes`: about what the largest
@@ -179,27 +186,7 @@ pub fn read_facts(
 
     let streams = !matches!(endpoint, Endpoint::Embeddings | Endpoint::CountTokens);
     let stream = streams && fields::flag("stream", known.stream)?.unwrap_or(false);
-    let bounds = match endpoint {
-        Endpoint::ChatCompletions => [
-            ("max_tokens", known.max_tokens),
-            ("max_completion_tokens", known.max_completion_tokens),
-        ],
-        Endpoint::Completions | Endpoint::Messages => {
-            [("max_tokens", known.max_tokens), ("max_tokens", None)]
-        }
-        Endpoint::Responses => [
-            ("max_output_tokens", known.max_output_tokens),
-            ("max_output_tokens", None),
-        ],
-        Endpoint::Embeddings | Endpoint::CountTokens => {
-            [("max_tokens", None), ("max_tokens", None)]
-        }
-    };
-    let mut max_output_tokens = None;
-    for (field, raw) in bounds {
-        // Where two bounds stand, servers differ in which one holds.
-        max_output_tokens = max_output_tokens.max(fields::count(field, raw)?);
-    }
+    let (max_output_tokens, bounds) = bound::read(body, endpoint, &known)?;
     let mut choices_n = 1;
     if has_choices(endpoint) {
         choices_n = fields::count("n", known.n)?.unwrap_or(1).max(1);
@@ -222,8 +209,10 @@ pub fn read_facts(
         choices_n,
         include_usage,
         prompt_bytes: survey.prompt_bytes,
+        has_media: survey.has_media,
         model_span,
         usage_splice,
+        bounds,
     })
 }
 
@@ -308,8 +297,10 @@ impl RequestFacts<'_> {
             choices_n: self.choices_n,
             include_usage: self.include_usage,
             prompt_bytes: self.prompt_bytes,
+            has_media: self.has_media,
             model_span: self.model_span,
             usage_splice: self.usage_splice,
+            bounds: self.bounds,
         }
     }
 
@@ -322,8 +313,9 @@ impl RequestFacts<'_> {
 }
 
 /// The body for an upstream: the client's, with `upstream_model` in place of
-/// the model and, where `ask_usage`, usage asked for on streams of chat and
-/// completions. The same `Bytes` (no copy) when nothing changes.
+/// the model; where `ask_usage`, usage asked for on streams of chat and
+/// completions; and where `clamp`, an answer of no more tokens than that. The
+/// same `Bytes` (no copy) when nothing changes.
 ///
 /// # Panics
 /// When `facts` were read from another, longer body.
@@ -332,6 +324,7 @@ pub fn upstream_body(
     facts: &RequestFacts<'_>,
     upstream_model: &str,
     ask_usage: bool,
+    clamp: Option<u64>,
 ) -> Bytes {
     let model = (facts.model != upstream_model).then(|| {
         let literal = fields::json_string(upstream_model);
@@ -339,19 +332,19 @@ pub fn upstream_body(
     });
     let usage = ask_usage.then(|| facts.usage_splice.as_edit()).flatten();
     let usage = usage.map(|(span, text)| (span, Cow::Borrowed(text)));
-    let mut edits = match (model, usage) {
-        (None, None) => return body.clone(),
-        (model, usage) => [model, usage],
-    };
-    if let [Some(first), Some(second)] = &edits
-        && second.0.start < first.0.start
-    {
-        edits.swap(0, 1);
+    let mut edits: Vec<Edit> = model.into_iter().chain(usage).collect();
+    if let Some(most) = clamp {
+        edits.extend(facts.bounds.lowered_to(most));
     }
-    let added: usize = edits.iter().flatten().map(|edit| edit.1.len()).sum();
+    if edits.is_empty() {
+        return body.clone();
+    }
+    // Two insertions at one place keep their order.
+    edits.sort_by_key(|(span, _)| span.start);
+    let added: usize = edits.iter().map(|edit| edit.1.len()).sum();
     let mut out = Vec::with_capacity(body.len() + added);
     let mut copied = 0;
-    for (span, text) in edits.iter().flatten() {
+    for (span, text) in &edits {
         out.extend_from_slice(&body[copied..span.start]);
         out.extend_from_slice(text.as_bytes());
         copied = span.end;
@@ -359,6 +352,9 @@ pub fn upstream_body(
     out.extend_from_slice(&body[copied..]);
     Bytes::from(out)
 }
+
+/// The bytes to replace, none where the span is empty, and their text.
+type Edit = (Range<usize>, Cow<'static, str>);
 
 impl UsageSplice {
     /// The bytes to replace (none where the span is empty) and their text.

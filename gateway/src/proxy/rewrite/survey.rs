@@ -19,6 +19,8 @@ use super::{BodyProblem, INLINE_MEDIA_BYTES};
 pub(super) struct Survey {
     /// See `RequestFacts::prompt_bytes`.
     pub(super) prompt_bytes: u64,
+    /// See `RequestFacts::has_media`.
+    pub(super) has_media: bool,
 }
 
 /// What a number, `true`, `false` or `null` counts as: one token.
@@ -79,6 +81,7 @@ pub(super) fn survey(body: &[u8], max_depth: usize) -> Result<Survey, BodyProble
     let text = walk.bytes - walk.media;
     Ok(Survey {
         prompt_bytes: text - walk.padding + walk.padding / MERGED_SPACES,
+        has_media: walk.media > 0,
     })
 }
 

@@ -13,6 +13,8 @@ pub(super) enum Target {
     Models,
     /// `GET /v1/models/{id}`; the id is percent-decoded.
     Model(String),
+    /// `GET /v1/usage`
+    Usage,
     /// `GET /`, `/openai` or `/anthropic`: some clients look whether anybody is there.
     Root,
     /// The path is known, the method is not one of it.
@@ -54,7 +56,13 @@ pub(super) fn route(method: &Method, path: &str, headers: &HeaderMap) -> Route {
     Route { target, shape }
 }
 
-fn shape_of(endpoint: Endpoint) -> Shape {
+/// The endpoint that a path names, whatever the protocol's prefix.
+pub(super) fn endpoint_of(path: &str) -> Option<Endpoint> {
+    let rest = strip_segment(path, "/anthropic").or_else(|| strip_segment(path, "/openai"));
+    endpoint(rest.unwrap_or(path))
+}
+
+pub(super) fn shape_of(endpoint: Endpoint) -> Shape {
     match endpoint {
         Endpoint::Messages | Endpoint::CountTokens => Shape::Anthropic,
         _ => Shape::OpenAi,
@@ -89,6 +97,7 @@ fn target(method: &Method, path: &str) -> Target {
     let found = match path {
         "" | "/" => Target::Root,
         "/v1/models" => Target::Models,
+        "/v1/usage" => Target::Usage,
         _ => match path.strip_prefix("/v1/models/").and_then(decode_id) {
             Some(id) => Target::Model(id),
             None => return Target::Unknown,

@@ -32,6 +32,9 @@ fn paths() {
     check(get(), "/anthropic/v1/models", false, Target::Models, Anthropic);
     check(get(), "/v1/models/openai%2Fgpt-4o", false, Target::Model("openai/gpt-4o".into()), OpenAi);
     check(get(), "/v1/models/openai/gpt-4o", false, Target::Model("openai/gpt-4o".into()), OpenAi);
+    check(get(), "/v1/usage", false, Target::Usage, OpenAi);
+    check(Method::HEAD, "/anthropic/v1/usage", false, Target::Usage, Anthropic);
+    check(post(), "/v1/usage", false, Target::WrongMethod { allow: "GET, HEAD" }, OpenAi);
     check(Method::HEAD, "/anthropic", false, Target::Root, Anthropic);
     check(get(), "/v1/messages", false, Target::WrongMethod { allow: "POST" }, Anthropic);
     check(post(), "/v1/models", false, Target::WrongMethod { allow: "GET, HEAD" }, OpenAi);

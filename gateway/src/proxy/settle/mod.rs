@@ -8,25 +8,33 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cluster::{Basis, EndReason, UsageRecord};
-use policy::{Actual, Model, ModelId, NanoUsd, Reservation, Timestamp, Tokens, Usage, VirtualKey};
+use policy::{Actual, Candidate, Model, ModelId, NanoUsd, Reservation, Timestamp, Tokens, Usage};
 
+use super::auth::Identity;
 use super::context::Services;
+use super::demand::Ask;
 use super::meter::Meter;
 use crate::api::Endpoint;
 use crate::state::Live;
 use crate::telemetry::Finished;
 
+/// Output after which a stream's holds are looked at again, in tokens.
+const TOP_UP_EVERY: u64 = 256;
+
 /// What is known of a call when it is admitted.
 #[derive(Debug)]
 pub(super) struct Call {
-    pub endpoint: Endpoint,
-    pub key: Arc<VirtualKey>,
+    pub ask: Ask,
+    pub caller: Identity,
     /// As the caller wrote it.
     pub model_requested: String,
     pub stream: bool,
-    /// Bytes of the body that the prompt estimate counts.
-    pub prompt_bytes: u64,
-    pub prompt_estimate: Tokens,
+    /// The routing rule that chose the way.
+    pub rule: Option<Arc<str>>,
+    /// The bound on each answer that limits asked for.
+    pub clamp: Option<u64>,
+    /// What the request needs of each upstream choice.
+    pub candidates: Vec<Candidate>,
 }
 
 /// The model and provider of the current attempt.
@@ -44,10 +52,21 @@ impl Served {
     }
 }
 
+/// Whether a provider may have seen the request.
+#[derive(Clone, Copy, Debug, Default)]
+struct Reach {
+    /// Any of them.
+    any: bool,
+    /// That of the current choice.
+    here: bool,
+}
+
 /// One admitted request's open account.
 #[derive(Debug)]
 pub(super) struct Account {
     services: Arc<Services>,
+    /// The configuration that the request runs with.
+    live: Arc<Live>,
     record_id: String,
     started: Instant,
     started_at: Timestamp,
@@ -56,11 +75,16 @@ pub(super) struct Account {
     pub served: Option<Served>,
     /// Reads the answer that is being relayed.
     pub meter: Option<Meter>,
-    pub attempts: u32,
-    /// Whether a provider may have seen the request.
-    pub reached: bool,
+    attempts: u32,
+    /// What the prompt is taken to be at the current choice.
+    prompt_estimate: Tokens,
+    reach: Reach,
+    /// As it was before the current attempt.
+    reach_before: Reach,
     /// Whether a provider may be at work on it now.
-    pub in_attempt: bool,
+    in_attempt: bool,
+    /// Output at which the holds are looked at again.
+    top_up_at: u64,
     pub status: u16,
     pub first_byte: Option<Duration>,
     pub overhead: Duration,
@@ -70,15 +94,19 @@ pub(super) struct Account {
 }
 
 impl Account {
+    /// `held`: what is reserved, and for which of the candidates.
     pub(super) fn open(
         services: &Arc<Services>,
+        live: &Arc<Live>,
         record_id: &str,
         started: (Instant, Timestamp),
         call: Call,
-        reservation: Reservation,
+        held: (Reservation, usize),
     ) -> Self {
-        Account {
+        let (reservation, chosen) = held;
+        let mut account = Account {
             services: services.clone(),
+            live: live.clone(),
             record_id: record_id.to_owned(),
             started: started.0,
             started_at: started.1,
@@ -87,13 +115,109 @@ impl Account {
             served: None,
             meter: None,
             attempts: 0,
-            reached: false,
+            prompt_estimate: Tokens::ZERO,
+            reach: Reach::default(),
+            reach_before: Reach::default(),
             in_attempt: false,
+            top_up_at: TOP_UP_EVERY,
             status: 0,
             first_byte: None,
             overhead: Duration::ZERO,
             upstream_request_id: None,
             end: EndReason::Shutdown,
+        };
+        account.estimate_prompt(chosen);
+        account
+    }
+
+    fn estimate_prompt(&mut self, choice: usize) {
+        if let Some(candidate) = self.call.candidates.get(choice) {
+            let model = self.live.policy.model(candidate.model);
+            self.prompt_estimate = model.estimate.estimate(self.call.ask.prompt_bytes);
+        }
+    }
+
+    /// Takes the limits of another upstream choice in place of those before;
+    /// false when one of them has no room. The request then holds none of a
+    /// choice, and may go on to the next.
+    pub(super) fn move_to(&mut self, choice: usize) -> bool {
+        let Some(candidate) = self.call.candidates.get(choice) else {
+            return false;
+        };
+        let Some(reservation) = &mut self.reservation else {
+            return false;
+        };
+        let now = self.services.clock.now();
+        let key = &self.call.caller.key;
+        let reached = std::mem::take(&mut self.reach.here);
+        let moved = reservation.move_to(&self.live.policy, key, candidate, reached, now);
+        let governance = self.services.metrics.governance();
+        for would in reservation.take_shadowed() {
+            governance.shadow_refused(would.scope, would.unit);
+        }
+        if let Err(rejection) = &moved {
+            tracing::debug!(record_id = %self.record_id, limit = %rejection.limit_label(),
+                "an upstream choice is full and is skipped");
+            return false;
+        }
+        self.estimate_prompt(choice);
+        true
+    }
+
+    /// An attempt begins: the provider counts as reached unless it turns out
+    /// that nothing left.
+    pub(super) fn attempt_begins(&mut self, served: Served) {
+        self.attempts += 1;
+        self.reach_before = self.reach;
+        self.reach = Reach {
+            any: true,
+            here: true,
+        };
+        self.in_attempt = true;
+        self.served = Some(served);
+    }
+
+    /// The attempt brought no answer; `left`: the provider may have seen it.
+    pub(super) fn attempt_failed(&mut self, left: bool) {
+        self.in_attempt = false;
+        if !left {
+            self.reach = self.reach_before;
+        }
+    }
+
+    /// Raises what a stream holds once more output has passed than was
+    /// predicted. Cheap until enough has passed since the last look.
+    pub(super) fn top_up(&mut self) {
+        let Some(meter) = &self.meter else { return };
+        let seen = meter.output_tokens();
+        if seen < self.top_up_at {
+            return;
+        }
+        self.top_up_at = seen.saturating_add(TOP_UP_EVERY);
+        let (Some(served), Some(reservation)) = (&self.served, &mut self.reservation) else {
+            return;
+        };
+        let model = served.model();
+        let ask = &self.call.ask;
+        let predicted = self
+            .services
+            .predictor
+            .predict(&self.call.caller.key.name, &model.name);
+        let answers = ask.answers.max(1);
+        let likely = ask.likely_output(model, predicted).saturating_mul(answers);
+        let most = ask.most_output(model).saturating_mul(answers);
+        // An answer that outgrew its prediction goes on at least to the next
+        // look, but not past its bound.
+        let output = likely.max(self.top_up_at).min(most.max(seen));
+        let mut usage = meter.partial(self.prompt_estimate);
+        usage.output = usage.output.max(output.saturating_sub(usage.reasoning));
+        let cost = model.price.cost(&usage);
+        let now = self.services.clock.now();
+        // A strict hold that cannot grow stays: it was made for the longest
+        // answer, and what is used in the end is booked all the same.
+        if let Err(rejection) = reservation.top_up(usage.limited(), cost, now) {
+            tracing::debug!(record_id = %self.record_id, limit = %rejection.limit_label(),
+                "a strict limit has no room for a longer answer");
         }
     }
 
@@ -110,35 +234,43 @@ impl Account {
     /// Turns the reservation into spend and leaves the usage record. Only the
     /// first call does anything.
     pub(super) fn settle(&mut self, end: EndReason) {
-        let Some(reservation) = self.reservation.take() else {
+        let Some(mut reservation) = self.reservation.take() else {
             return;
         };
+        let now = self.services.clock.now();
+        if !self.reach.here {
+            reservation.leave_choice(false, now);
+        }
         let (usage, basis) = self.usage(end);
         let cost = match &self.served {
             Some(served) => served.model().price.cost(&usage),
             None => NanoUsd::ZERO,
         };
         // A request that reached no provider gives its place back.
-        let requests = u64::from(self.reached);
+        let requests = u64::from(self.reach.any);
         let actual = Actual {
             requests,
             tokens: usage.limited(),
             cost,
         };
-        let charges = reservation.settle(&actual, self.services.clock.now());
+        let charges = reservation.settle(&actual, now);
         self.learn(&usage, basis);
         self.count(&usage, cost, end);
         self.log(&usage, cost, end);
+        let key = &self.call.caller.key;
+        let customer = self.live.policy.customer_of(key);
         self.services.recorder.record(UsageRecord {
             request_id: std::mem::take(&mut self.record_id),
-            key: self.call.key.name.to_string(),
-            team: self.call.key.team.as_deref().map(str::to_owned),
-            customer: self.call.key.customer.as_deref().map(str::to_owned),
+            key: key.name.to_string(),
+            team: key.team.as_deref().map(str::to_owned),
+            customer: customer.map(|customer| customer.to_string()),
+            user: self.call.caller.user.as_deref().map(str::to_owned),
+            rule: self.call.rule.as_deref().map(str::to_owned),
             model_requested: std::mem::take(&mut self.call.model_requested),
             model_served: self.served.as_ref().map(|s| s.model().name.to_string()),
             provider: self.served.as_ref().map(|s| s.provider.to_string()),
             credential: self.served.as_ref().map(|s| s.credential.to_string()),
-            endpoint: self.call.endpoint.as_str().to_owned(),
+            endpoint: self.call.ask.endpoint.as_str().to_owned(),
             stream: self.call.stream,
             usage,
             cost,
@@ -151,8 +283,6 @@ impl Account {
             end,
             upstream_request_id: self.upstream_request_id.take(),
             charges,
-            user: None,
-            rule: None,
         });
     }
 
@@ -163,11 +293,11 @@ impl Account {
         }
         match &self.meter {
             Some(meter) if meter.output_seen() || meter.usage_seen() => {
-                let usage = meter.partial(self.call.prompt_estimate);
+                let usage = meter.partial(self.prompt_estimate);
                 (usage, Basis::PartialEstimate)
             }
             meter if self.is_prompt_spent(meter.is_some(), end) => {
-                let input = self.call.prompt_estimate.0;
+                let input = self.prompt_estimate.0;
                 let usage = Usage {
                     input,
                     ..Usage::default()
@@ -183,7 +313,7 @@ impl Account {
     /// leaving early would be a way to spend past any budget.
     fn is_prompt_spent(&self, answered: bool, end: EndReason) -> bool {
         let left = matches!(end, EndReason::ClientGone | EndReason::Shutdown);
-        let free = self.call.endpoint == Endpoint::CountTokens;
+        let free = self.call.ask.endpoint == Endpoint::CountTokens;
         !free && (answered || (left && self.in_attempt))
     }
 
@@ -193,10 +323,21 @@ impl Account {
     }
 
     fn learn(&self, usage: &Usage, basis: Basis) {
-        if let (Some(served), Basis::Reported) = (&self.served, basis) {
-            let prompt = usage.input + usage.cache_read + usage.cache_write + usage.cache_write_1h;
-            let ratio = &served.model().estimate;
-            ratio.learn(self.call.prompt_bytes, prompt);
+        let (Some(served), Basis::Reported) = (&self.served, basis) else {
+            return;
+        };
+        let model = served.model();
+        let prompt = usage.input + usage.cache_read + usage.cache_write + usage.cache_write_1h;
+        model.estimate.learn(self.call.ask.prompt_bytes, prompt);
+        // An answer that was bounded by a limit says nothing of the next one.
+        let answers = self.call.ask.answers.max(1);
+        if self.call.ask.most_output(model) > 0 && self.call.clamp.is_none() {
+            let output = usage
+                .output
+                .saturating_add(usage.reasoning)
+                .div_ceil(answers);
+            let key = &self.call.caller.key.name;
+            self.services.predictor.learn(key, &model.name, output);
         }
     }
 
@@ -206,8 +347,10 @@ impl Account {
         tracing::info!(
             target: "tyr::access",
             record_id = %self.record_id,
-            endpoint = self.call.endpoint.as_str(),
-            key = %self.call.key.name,
+            endpoint = self.call.ask.endpoint.as_str(),
+            key = %self.call.caller.key.name,
+            user = self.call.caller.user.as_deref(),
+            rule = self.call.rule.as_deref(),
             model = %self.call.model_requested,
             served = served.map(|served| served.model().name.as_ref()),
             provider = served.map(|served| served.provider.as_ref()),
@@ -230,7 +373,7 @@ impl Account {
         };
         let series = self.services.metrics.series(provider, model);
         series.request(&Finished {
-            endpoint: self.call.endpoint,
+            endpoint: self.call.ask.endpoint,
             status: self.status,
             end: end.as_str(),
             total: self.elapsed(),

@@ -217,7 +217,8 @@ impl Connection {
             let head = parse_head(&String::from_utf8_lossy(&text));
             if head.status != 100 {
                 self.framing = framing(&head);
-                self.ended = matches!(self.framing, Framing::Length(0)) || head.status == 204;
+                self.ended =
+                    matches!(self.framing, Framing::Length(0)) || [204, 304].contains(&head.status);
                 return Some(head);
             }
         }

@@ -26,6 +26,8 @@ pub struct Conf {
     pub customers: String,
     pub teams: String,
     pub keys: String,
+    /// Where entities and usage are kept; empty: SQLite in the node's folder.
+    pub store: String,
     /// Whole top-level sections.
     pub more: String,
 }
@@ -71,6 +73,7 @@ impl Conf {
             customers: String::new(),
             teams: String::new(),
             keys: String::new(),
+            store: String::new(),
             more: String::new(),
         }
     }
@@ -99,7 +102,10 @@ impl Conf {
         for line in &self.server {
             writeln!(text, "  {line}").expect("a string takes everything");
         }
-        let store = format!("  type: sqlite\n  path: {folder}/tyr.db\n");
+        let store = match self.store.as_str() {
+            "" => format!("  type: sqlite\n  path: {folder}/tyr.db\n"),
+            store => store.to_string(),
+        };
         for (name, section) in [
             ("admin", &self.admin),
             ("store", &store),

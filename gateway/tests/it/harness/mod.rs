@@ -3,13 +3,17 @@
 //! Every wait has a deadline and polls a condition; every process is ended by
 //! its id when its value is dropped, and shows its log when the test failed.
 
+pub mod api;
 pub mod client;
 pub mod conf;
+pub mod database;
 pub mod events;
 pub mod h2c;
+pub mod load;
 pub mod mock;
 pub mod node;
 pub mod ports;
+pub mod postgres;
 pub mod process;
 pub mod records;
 pub mod source;

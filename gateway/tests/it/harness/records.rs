@@ -31,13 +31,15 @@ pub struct Record {
     pub duration_ms: u64,
     pub attempts: u32,
     pub end_reason: String,
+    pub user: Option<String>,
+    pub rule: Option<String>,
 }
 
 const QUERY: &str = "SELECT request_id, virtual_key, team, customer, model_requested, model_served,
     provider, credential, endpoint, stream, input_tokens, cache_read_tokens, cache_write_tokens,
     cache_write_1h_tokens, output_tokens, reasoning_tokens, cost_nano_usd, basis, status,
-    started_at_ms, first_byte_ms, duration_ms, attempts, end_reason
-    FROM usage_record ORDER BY request_id";
+    started_at_ms, first_byte_ms, duration_ms, attempts, end_reason,
+    user_name, rule FROM usage_record ORDER BY request_id";
 
 /// All records; none while the store is not there yet or is being written.
 pub fn read_records(database: &Path) -> Vec<Record> {
@@ -79,6 +81,8 @@ fn record(row: &Row<'_>) -> rusqlite::Result<Record> {
         duration_ms: count(row, 21)?,
         attempts: row.get(22)?,
         end_reason: row.get(23)?,
+        user: row.get(24)?,
+        rule: row.get(25)?,
     })
 }
 

@@ -54,6 +54,9 @@ pub(super) struct Sliding {
     /// By sub-window modulo 32: a tag (its index modulo 2^24) and an amount.
     /// An empty slot may keep an old tag.
     slots: [AtomicU64; SLOTS],
+    /// The settled part of each slot, in the same form. It lags behind its
+    /// slot and is never more.
+    settled: [AtomicU64; SLOTS],
 }
 
 /// An amount in the sub-window it was booked in.
@@ -76,6 +79,7 @@ impl Sliding {
             held: AtomicU64::new(0),
             newest: AtomicI64::new(0),
             slots: std::array::from_fn(|_| AtomicU64::new(0)),
+            settled: std::array::from_fn(|_| AtomicU64::new(0)),
         }
     }
 
@@ -103,6 +107,41 @@ impl Sliding {
         Some(booked)
     }
 
+    /// Takes `amount`, even beyond every ceiling.
+    pub(super) fn hold_always(&self, amount: u64, now: Timestamp) -> Booked {
+        self.advance(now);
+        let amount = amount.min(MAX_VALUE);
+        self.total.fetch_add(amount, Ordering::AcqRel);
+        let booked = self.book(amount);
+        self.held.fetch_add(booked.amount, Ordering::AcqRel);
+        booked
+    }
+
+    /// What of a hold still counts.
+    pub(super) fn held_now(&self, hold: Booked, now: Timestamp) -> u64 {
+        let live = self.advance(now) - hold.index <= PREVIOUS;
+        if live { hold.amount } else { 0 }
+    }
+
+    /// Makes a hold `to` large and moves it to the present, unless the window
+    /// would hold more than `ceiling` then; `false` if so, and what still
+    /// counted of it is moved all the same.
+    pub(super) fn resize(&self, hold: &mut Booked, to: u64, ceiling: u64, now: Timestamp) -> bool {
+        self.advance(now);
+        let to = to.min(MAX_VALUE);
+        let owned = self.unbook(*hold);
+        let mut fits = self.exchange(owned, to, ceiling, now);
+        if !fits {
+            self.sweep();
+            fits = self.exchange(owned, to, ceiling, now);
+        }
+        let booked = self.book(if fits { to } else { owned });
+        self.held.fetch_add(booked.amount, Ordering::AcqRel);
+        self.held.fetch_sub(hold.amount, Ordering::AcqRel);
+        *hold = booked;
+        fits
+    }
+
     /// Gives a hold back; one that left the window has expired by itself.
     pub(super) fn release(&self, hold: Booked, now: Timestamp) {
         self.advance(now);
@@ -124,6 +163,7 @@ impl Sliding {
         }
         let booked = self.book(used);
         self.held.fetch_sub(hold.amount, Ordering::AcqRel);
+        self.add_settled(booked);
         booked
     }
 
@@ -132,7 +172,11 @@ impl Sliding {
     pub(super) fn keep(&self, hold: Booked, now: Timestamp) -> Option<Booked> {
         self.held.fetch_sub(hold.amount, Ordering::AcqRel);
         let newest = self.advance(now);
-        (newest - hold.index <= PREVIOUS).then_some(hold)
+        let live = newest - hold.index <= PREVIOUS;
+        if live {
+            self.add_settled(hold);
+        }
+        live.then_some(hold)
     }
 
     /// Settled and held amounts, and when the limit is full again.
@@ -174,10 +218,75 @@ impl Sliding {
         if amount == 0 || index < 0 || self.raise(index) - index > PREVIOUS {
             return;
         }
-        let amount = amount.min(MAX_VALUE);
+        if let Some(booked) = self.put(index, amount.min(MAX_VALUE)) {
+            self.add_settled(booked);
+        }
+    }
+
+    /// Makes the settled amount of a sub-window at least `amount`, unless that
+    /// has left.
+    pub(super) fn raise_settled(&self, index: i64, amount: u64) {
+        if amount == 0 || index < 0 || self.raise(index) - index > PREVIOUS {
+            return;
+        }
+        let least = amount.min(MAX_VALUE);
+        let missing = self.change_settled(index, |settled| settled.max(least));
+        if missing > 0 {
+            self.put(index, missing);
+        }
+    }
+
+    /// Tells the settled amounts that still count: sub-window, amount and when
+    /// it leaves, oldest first.
+    pub(super) fn settled(&self, now: Timestamp, mut tell: impl FnMut(i64, u64, Timestamp)) {
+        let newest = self.advance(now);
+        for index in newest - PREVIOUS..=newest {
+            let amount = amount_in(&self.settled[position(index)], index);
+            if amount > 0 {
+                tell(index, amount, self.leaves_at(index));
+            }
+        }
+    }
+
+    /// Counts an amount in sub-window `index`; `None` when that has left.
+    fn put(&self, index: i64, amount: u64) -> Option<Booked> {
         self.total.fetch_add(amount, Ordering::AcqRel);
-        if self.try_book(index, amount).is_none() {
+        let booked = self.try_book(index, amount);
+        if booked.is_none() {
             self.total.fetch_sub(amount, Ordering::AcqRel);
+        }
+        booked
+    }
+
+    fn add_settled(&self, booked: Booked) {
+        self.change_settled(booked.index, |settled| {
+            settled.saturating_add(booked.amount)
+        });
+    }
+
+    /// Replaces the settled amount of a sub-window, and tells by how much it
+    /// grew; by nothing when the sub-window has left.
+    fn change_settled(&self, index: i64, change: impl Fn(u64) -> u64) -> u64 {
+        let slot = &self.settled[position(index)];
+        loop {
+            let word = slot.load(Ordering::Acquire);
+            if self.newest.load(Ordering::Acquire) - index > PREVIOUS {
+                return 0;
+            }
+            // As in `try_book`, any other tag is an older one.
+            let before = if tag_of(word) == tag(index) {
+                amount_of(word)
+            } else {
+                0
+            };
+            let after = change(before).min(MAX_VALUE);
+            let next = pack(index, after);
+            if slot
+                .compare_exchange(word, next, Ordering::AcqRel, Ordering::Acquire)
+                .is_ok()
+            {
+                return after.saturating_sub(before);
+            }
         }
     }
 
@@ -244,9 +353,16 @@ impl Sliding {
 
     /// Adds to the total unless the window would hold more than `ceiling`.
     fn take(&self, amount: u64, ceiling: u64, now: Timestamp) -> bool {
+        self.exchange(0, amount, ceiling, now)
+    }
+
+    /// Puts `more` in the place of `less` in the total unless the window would
+    /// hold more than `ceiling`. In one step, so that nobody is admitted in
+    /// between.
+    fn exchange(&self, less: u64, more: u64, ceiling: u64, now: Timestamp) -> bool {
         self.total
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, |total| {
-                let sum = total.checked_add(amount)?;
+                let sum = total.checked_sub(less)?.checked_add(more)?;
                 (sum.saturating_sub(self.passed_part(now)) <= ceiling).then_some(sum)
             })
             .is_ok()
@@ -329,18 +445,26 @@ impl Sliding {
     }
 
     fn amount_at(&self, index: i64) -> u64 {
-        let word = self.slot(index).load(Ordering::Acquire);
-        if tag_of(word) == tag(index) {
-            amount_of(word)
-        } else {
-            0
-        }
+        amount_in(self.slot(index), index)
     }
 
     fn slot(&self, index: i64) -> &AtomicU64 {
-        let position = usize::try_from(index.rem_euclid(SLOTS as i64)).unwrap_or(0);
-        &self.slots[position]
+        &self.slots[position(index)]
     }
+}
+
+/// What a slot holds of sub-window `index`.
+fn amount_in(slot: &AtomicU64, index: i64) -> u64 {
+    let word = slot.load(Ordering::Acquire);
+    if tag_of(word) == tag(index) {
+        amount_of(word)
+    } else {
+        0
+    }
+}
+
+fn position(index: i64) -> usize {
+    usize::try_from(index.rem_euclid(SLOTS as i64)).unwrap_or(0)
 }
 
 fn tag(index: i64) -> u64 {

@@ -15,7 +15,7 @@ fn chat(body: &str) -> Result<RequestFacts<'_>, BodyProblem> {
 fn sent(body: &str, endpoint: Endpoint, model: &str, ask_usage: bool) -> String {
     let body = Bytes::copy_from_slice(body.as_bytes());
     let facts = read_facts(&body, endpoint, DEPTH).expect("a good body");
-    let out = upstream_body(&body, &facts, model, ask_usage);
+    let out = upstream_body(&body, &facts, model, ask_usage, None);
     String::from_utf8(out.to_vec()).expect("still UTF-8")
 }
 
@@ -171,12 +171,12 @@ fn nothing_to_change_is_no_copy() {
     let body = Bytes::from_static(br#"{"model":"a","stream":true}"#);
     let facts = read_facts(&body, Endpoint::Messages, DEPTH).expect("a good body");
     assert_eq!(
-        upstream_body(&body, &facts, "a", true).as_ptr(),
+        upstream_body(&body, &facts, "a", true, None).as_ptr(),
         body.as_ptr()
     );
     let facts = read_facts(&body, Endpoint::ChatCompletions, DEPTH).expect("a good body");
     assert_eq!(
-        upstream_body(&body, &facts, "a", false).as_ptr(),
+        upstream_body(&body, &facts, "a", false, None).as_ptr(),
         body.as_ptr()
     );
 }
@@ -292,7 +292,7 @@ proptest! {
         let body = Bytes::from(text.expect("serialises"));
         let facts = read_facts(&body, Endpoint::ChatCompletions, DEPTH).expect("a good body");
         prop_assert_eq!(&facts.model, &names.0);
-        let out = upstream_body(&body, &facts, &names.1, true);
+        let out = upstream_body(&body, &facts, &names.1, true, None);
 
         // The same value, except for the two fields.
         value["model"] = names.1.clone().into();
@@ -328,7 +328,7 @@ proptest! {
             let facts = read_facts(body.as_bytes(), endpoint, DEPTH);
             if let Ok(facts) = facts {
                 let body = Bytes::copy_from_slice(body.as_bytes());
-                upstream_body(&body, &facts, "other", true);
+                upstream_body(&body, &facts, "other", true, None);
             }
         }
     }

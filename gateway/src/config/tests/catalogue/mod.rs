@@ -1,0 +1,7 @@
+//! Entities of file and API together.
+
+mod keys;
+mod limits;
+mod sources;
+mod world;
+mod write;
