@@ -10,6 +10,7 @@ pub mod commands;
 pub mod config;
 pub mod edge;
 pub mod explain;
+pub mod import;
 pub mod proxy;
 pub mod sidecar;
 pub mod startup;

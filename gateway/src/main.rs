@@ -43,6 +43,10 @@ enum Command {
     Explain(gateway::explain::Arguments),
     /// Print the JSON Schema of the YAML.
     Schema,
+    /// Turn another gateway's configuration into one for `conf/`; what has no
+    /// counterpart is listed on stderr.
+    #[command(subcommand)]
+    Import(Source),
     /// The audit log of changes made through the admin API.
     #[command(subcommand)]
     Audit(AuditCommand),
@@ -51,6 +55,20 @@ enum Command {
     RotateKeys(Conf),
     /// Bring the store's schema up to date.
     Migrate(Conf),
+}
+
+#[derive(Subcommand)]
+enum Source {
+    /// Bifrost's `config.json`.
+    Bifrost {
+        /// The file.
+        file: PathBuf,
+    },
+    /// LiteLLM's `config.yaml`.
+    Litellm {
+        /// The file.
+        file: PathBuf,
+    },
 }
 
 #[derive(Subcommand)]
@@ -74,6 +92,8 @@ fn main() -> ExitCode {
             gateway::explain::explain(&arguments, std::env::var("TYR_ADMIN_TOKEN").ok())
         }
         Command::Schema => gateway::startup::schema(),
+        Command::Import(Source::Bifrost { file }) => commands::bifrost(&file),
+        Command::Import(Source::Litellm { file }) => commands::litellm(&file),
         Command::Audit(AuditCommand::Verify(Conf { conf })) => commands::verify_audit(&conf),
         Command::RotateKeys(Conf { conf }) => commands::rotate_keys(&conf),
         Command::Migrate(Conf { conf }) => commands::migrate(&conf),

@@ -5,6 +5,7 @@
 //! configuration they need, so that a job needs no secrets of providers.
 
 mod audit;
+mod import;
 mod migrate;
 mod rotate;
 
@@ -19,6 +20,7 @@ use crate::startup::store_config;
 use crate::vault::KeyRing;
 
 pub use self::audit::verify_audit;
+pub use self::import::{bifrost, litellm};
 pub use self::migrate::migrate;
 pub use self::rotate::rotate_keys;
 

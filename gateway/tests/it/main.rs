@@ -30,6 +30,7 @@ mod entities;
 mod explain;
 mod failover;
 mod framing;
+mod import;
 mod keys_state;
 mod lifecycle;
 mod limits;
