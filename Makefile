@@ -5,7 +5,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := list
 
-.PHONY: list run test check lint doc fmt deny bench k6 setup
+.PHONY: list run test check lint doc fmt deny bench k6 soak setup
 
 list: ## lists the targets
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -42,6 +42,9 @@ bench: ## CPU time per request against nginx and a bare Pingora, interleaved (lo
 
 k6: ## load scenarios that fail on a broken promise (loadtest/README.md)
 	@exec scripts/k6
+
+soak: ## the tests of outages at full length, Postgres away for minutes (result: loadtest/results/soak.md)
+	@exec scripts/soak
 
 setup: ## installs what a build needs and a Rust toolchain lacks
 	@scripts/setup-build
