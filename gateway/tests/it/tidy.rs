@@ -363,10 +363,6 @@ fn tests_do_not_sleep() {
             "the one polling loop, with a deadline",
         ),
         ("gateway/tests/it/tidy.rs", "names what it forbids"),
-        (
-            "cluster/tests/cost.rs",
-            "paces a load; an ignored measurement",
-        ),
     ];
     let mut findings = Vec::new();
     for source in rust_files() {

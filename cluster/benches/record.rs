@@ -1,6 +1,11 @@
-//! What one record costs the node's own threads. Not a check but a measurement, for release builds:
-//! `cargo test --release -p cluster --test cost -- --ignored --nocapture`.
-#![allow(clippy::unwrap_used, reason = "a test says where it fails")]
+//! What one record costs the node's own threads, at a steady rate for twenty seconds.
+//!
+//! `cargo bench -p cluster --bench record`
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a measurement says its figures, and where it fails"
+)]
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -127,9 +132,7 @@ fn threads() -> BTreeMap<String, (u64, u64)> {
     found
 }
 
-#[test]
-#[ignore = "a measurement of twenty seconds"]
-fn cost_of_a_record() {
+fn main() {
     let dir = tempfile::tempdir().unwrap();
     let config = NodeConfig {
         data_dir: dir.path().to_owned(),
