@@ -14,6 +14,7 @@ mod bifrost;
 mod litellm;
 mod names;
 mod plan;
+mod reasons;
 mod secret;
 mod source;
 #[cfg(test)]

@@ -1,7 +1,9 @@
 //! Why parts of a Bifrost configuration have no counterpart.
 
+use crate::import::reasons::{NONE, Reasons, of_field, of_section};
+
 /// By the beginning of the path.
-const SECTIONS: &[(&str, &str)] = &[
+const SECTIONS: Reasons = &[
     ("mcp", "Tyr is no gateway for tools"),
     ("plugins", "Tyr has no plugins"),
     ("vector_store", "Tyr has no semantic cache"),
@@ -45,7 +47,7 @@ const SECTIONS: &[(&str, &str)] = &[
 ];
 
 /// By the last field of the path.
-const FIELDS: &[(&str, &str)] = &[
+const FIELDS: Reasons = &[
     (
         "current_usage",
         "counts are not taken over: they start at zero",
@@ -95,15 +97,7 @@ const FIELDS: &[(&str, &str)] = &[
 ];
 
 pub(in crate::import) fn reason(path: &str) -> &'static str {
-    let below = |section: &str| {
-        path.strip_prefix(section)
-            .is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
-    };
-    let section = SECTIONS.iter().find(|(section, _)| below(section));
-    let last = path.rsplit('.').next().unwrap_or(path);
-    let last = last.split('[').next().unwrap_or(last);
-    let field = FIELDS.iter().find(|(field, _)| *field == last);
-    field
-        .or(section)
-        .map_or("has no counterpart", |(_, why)| why)
+    of_field(FIELDS, path)
+        .or_else(|| of_section(SECTIONS, path))
+        .unwrap_or(NONE)
 }

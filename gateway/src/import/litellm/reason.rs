@@ -1,7 +1,9 @@
 //! Why parts of a LiteLLM configuration have no counterpart.
 
+use crate::import::reasons::{NONE, Reasons, of_field, of_section};
+
 /// By the beginning of the path.
-const SECTIONS: &[(&str, &str)] = &[
+const SECTIONS: Reasons = &[
     (
         "environment_variables",
         "set these in the environment of Tyr",
@@ -82,7 +84,7 @@ const SECTIONS: &[(&str, &str)] = &[
 ];
 
 /// By the last field of the path.
-const FIELDS: &[(&str, &str)] = &[
+const FIELDS: Reasons = &[
     ("tags", "models are not chosen by tags: see `routing_rules`"),
     ("mode", "a model serves every endpoint its provider has"),
     ("base_model", "prices stand with each model"),
@@ -95,15 +97,7 @@ const FIELDS: &[(&str, &str)] = &[
 ];
 
 pub(in crate::import) fn reason(path: &str) -> &'static str {
-    let below = |section: &str| {
-        path.strip_prefix(section)
-            .is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
-    };
-    let section = SECTIONS.iter().find(|(section, _)| below(section));
-    let last = path.rsplit('.').next().unwrap_or(path);
-    let last = last.split('[').next().unwrap_or(last);
-    let field = FIELDS.iter().find(|(field, _)| *field == last);
-    section
-        .or(field)
-        .map_or("has no counterpart", |(_, why)| why)
+    of_section(SECTIONS, path)
+        .or_else(|| of_field(FIELDS, path))
+        .unwrap_or(NONE)
 }
