@@ -2,7 +2,7 @@
 //! a provider learns nothing of them.
 
 use std::fs;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -163,15 +163,21 @@ fn keys_of_an_address_are_fetched_beside_requests() {
         "jwt: {{jwks: \"http://{}/keys\", issuer: https://issuer, audience: tyr, allow_private_addresses: true}}",
         web.address
     );
+    let begun = Instant::now();
     let node = node(&upstream, &jwt);
     let with = |token: &str| node.ask(&chat().header("x-tyr-user-token", token)).status();
     let (one, two) = (first.token("ann", FAR), second.token("bob", FAR));
     eventually("the first set is there", || {
         (with(&one) == 200).then_some(())
     });
-    assert_eq!(with(&two), 401, "a key of another set");
-    assert_eq!(with(&one), 200, "the last good set serves on");
-    assert_eq!(web.count(), 1, "not at once again");
+    let (of_another_set, of_this) = (with(&two), with(&one));
+    let fetched = web.count();
+    // Later, the second set may be there already.
+    if begun.elapsed() < Duration::from_secs(10) {
+        assert_eq!(of_another_set, 401, "a key of another set");
+        assert_eq!(of_this, 200, "the last good set serves on");
+        assert_eq!(fetched, 1, "not at once again");
+    }
     // The unknown key asked for a fresh set, ten seconds after the first.
     let fetched = within(Duration::from_secs(30), || {
         (with(&two) == 200).then_some(())
@@ -189,7 +195,7 @@ fn a_caller_sees_where_it_stands_and_takes_nothing_by_it() {
         "rate_limits: [{requests: 3, every: 1h}, {tokens: 9, every: 1m, shadow: true}]\n\
          budgets: [{limit_usd: 1.5, every: 1d}]",
     );
-    conf.more = "governance:\n  users: {trusted_from: [127.0.0.1/32], rate_limits: [{requests: 5, every: 1m}]}\n  \
+    conf.more = "governance:\n  users: {trusted_from: [127.0.0.1/32], rate_limits: [{requests: 5, every: 1h}]}\n  \
                  global: {rate_limits: [{requests: 100, every: 1h}]}\n"
         .to_owned();
     let node = Node::start(&conf);

@@ -14,6 +14,9 @@ use super::{Actor, Catalogue, Revoked, WriteRefusal, Written, value};
 use crate::config::file::Moment;
 use crate::state::Live;
 
+/// The finest step of the wall clock as it is read.
+const CLOCK_STEP: Duration = Duration::from_millis(1);
+
 impl Catalogue {
     /// Gives a virtual key of the API a new value. The old one is accepted for
     /// `grace`; without grace, neither it nor any older one is.
@@ -150,9 +153,12 @@ fn retiring(body: &Value, now: Timestamp, grace: Duration) -> Vec<Value> {
     };
     let former = body["retiring"].as_array().into_iter().flatten();
     let kept = former.filter(|former| until(former).is_some_and(|until| until > now));
+    // `now` is up to a step in the past: without it the grace would be shorter
+    // than was promised.
+    let until = now.plus(grace).plus(CLOCK_STEP);
     let present = json!({
         "sha256": body["sha256"],
-        "until": Moment::of(now.plus(grace)).0,
+        "until": Moment::of(until).0,
     });
     kept.cloned().chain([present]).collect()
 }

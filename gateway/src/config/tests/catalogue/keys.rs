@@ -85,7 +85,12 @@ fn a_rotated_value_is_accepted_for_its_grace() {
     written.expect("what was read can be written");
     find(&world, &first).expect("within its grace");
     find(&world, &second).expect("the new one");
+    // The clock shows whole milliseconds: it may have been almost one later.
     world.clock.set(NOW.plus(grace));
+    find(&world, &first).expect("not a moment less than its grace");
+    world
+        .clock
+        .set(NOW.plus(grace).plus(Duration::from_millis(1)));
     assert_eq!(
         find(&world, &first).expect_err("its time is over"),
         KeyRefusal::Unknown
