@@ -138,6 +138,8 @@ fn main() {
         data_dir: dir.path().to_owned(),
         take_over: false,
         audit: AuditKey::keyless(),
+        cluster: None,
+        counters: Arc::default(),
         store: StoreConfig::Sqlite {
             path: dir.path().join("tyr.db"),
         },

@@ -6,6 +6,8 @@ use std::error::Error;
 use std::io;
 use std::path::PathBuf;
 
+use crate::driver::ClusterError;
+
 /// The store did not do what was asked. Whether the transaction was committed is unknown; every
 /// call may be repeated as it is.
 #[derive(Debug, thiserror::Error)]
@@ -107,6 +109,14 @@ pub enum StartError {
     /// budgets twice, so the node refuses; the files stay for the next try.
     #[error("cannot bring the usage file into the store: {0}")]
     Replay(#[source] FlushError),
+    /// The node cannot take part in its cluster. The operator changes `cluster:` of its configuration.
+    #[error("cannot take part in the cluster: {0}")]
+    Cluster(#[from] ClusterError),
+    /// The operator gives the nodes one Postgres, or switches the cluster off.
+    #[error(
+        "a cluster needs Postgres: its nodes share what they count, and one SQLite file is one node's"
+    )]
+    ClusterOnOneFile,
     /// The system refused a thread.
     #[error("cannot start thread {name}: {source}")]
     Thread {

@@ -10,6 +10,9 @@
 //!   that were made while it was away. It may be slow or fail.
 //! - `tyr-cluster` does what is due by time, on its own runtime, and never waits for a disk.
 //!
+//! A member of a cluster has `tyr-cluster-store`, too, for what the cluster wants of the store: the
+//! thread `tyr-cluster`, which talks to the other nodes, must never wait for it.
+//!
 //! With Postgres there is `tyr-postgres`, too, which serves the connections. Any number of nodes
 //! share one database. A node that has run before starts without it: with the last-good entities, its
 //! own copy of the settled cells and its usage files ([`Node::degraded`]).
@@ -24,27 +27,51 @@
 //! knows neither HTTP nor providers.
 
 pub mod audit;
+mod cell;
+mod config;
+mod convert;
+mod core;
 mod data_dir;
 mod driver;
+mod enforcement;
 mod entity;
 mod error;
 mod frame;
+mod handle;
 mod journal;
+mod leader;
+mod membership;
+mod message;
 mod node;
+mod origin;
 mod record;
+mod replication;
 mod settled;
+#[cfg(test)]
+mod simulation;
 mod status;
 mod store;
 #[cfg(test)]
 mod testing;
+mod transport;
+pub mod view;
 
+pub use self::core::{Command, Diagnosis, Incoming};
+pub use config::{ClusterConfig, Partition, Task, TaskScope, TlsFiles};
 pub use data_dir::NodeKey;
+pub use driver::{ClusterError, IncomingReceiver, NoNews};
 pub use entity::{Change, Entity, EntityLog, EntityWrite, Expect, Persisted, REVOCATION};
 pub use error::{FlushError, StartError, StoreError, WriteError};
+pub use handle::ClusterHandle;
 pub use journal::{COMMIT_INTERVAL, Recorder};
+pub use message::{ConfigurationMark, OUTCOME_BYTES, Outcome, PROTOCOL_MAX};
 pub use node::{
     Node, NodeConfig, OpenStore, Predecessor, StoreConfig, UsageLog, open_store, start,
 };
+pub use origin::Origin;
 pub use record::{Basis, EndReason, UnknownWord, UsageRecord};
 pub use status::{NodeStatus, StatusSnapshot};
 pub use store::{PasswordSource, PostgresConfig, PostgresUrlError, TlsMode, UsagePage};
+pub use transport::keys::{KeyError, KeyId, MOST_SECRETS, SHORTEST_SECRET};
+pub use transport::tls::TlsError;
+pub use view::{AppliedOn, ClusterView, DegradedReason, LimitView, MemberView};

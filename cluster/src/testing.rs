@@ -6,17 +6,33 @@ pub(crate) mod postgres;
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use policy::{Cell, Charge, NanoUsd, Timestamp, Usage};
 
 use crate::audit::{AuditHead, AuditKey, AuditRow};
+use crate::core::HeartbeatRow;
+use crate::data_dir::NodeKey;
 use crate::entity::{Change, Entity, EntityWrite, Expect};
 use crate::error::{StoreError, WriteError};
+use crate::message::{Outcome, WireCell};
+use crate::origin::Origin;
 use crate::record::{Basis, EndReason, UsageRecord};
-use crate::store::{Added, Loaded, MemoryStore, Position, Store, UsagePage, UsageQuery, Written};
+use crate::store::{
+    Added, FleetStore, Loaded, MemoryStore, Position, Sealed, Sealing, Store, UsagePage,
+    UsageQuery, Written,
+};
 
 /// When the cells of test records no longer matter.
 pub(crate) const EXPIRY: Timestamp = Timestamp(2_000_000_000_000);
+
+/// A process of a node.
+pub(crate) const fn origin(node: u128, boot: u64) -> Origin {
+    Origin {
+        node: NodeKey(node),
+        boot,
+    }
+}
 
 /// A record that differs from every other number's in id, and adds `number` nano-dollars and one
 /// request.
@@ -99,7 +115,7 @@ pub(crate) fn assert_exactly(store: &dyn Store, numbers: impl IntoIterator<Item 
     let cells = store
         .load_cells(Timestamp(0))
         .expect("a readable store")
-        .cells;
+        .cells();
     assert_eq!(amount(&cells, "usd"), numbers.iter().sum::<u64>());
     assert_eq!(amount(&cells, "requests"), numbers.len() as u64);
 }
@@ -114,6 +130,8 @@ pub(crate) struct FlakyStore {
     pub(crate) lose_answer: Arc<AtomicUsize>,
     /// Calls made.
     pub(crate) calls: Arc<AtomicU64>,
+    /// Calls of the cluster hang while this is locked.
+    pub(crate) gate: Arc<Mutex<()>>,
     /// A team that somebody deletes when the next page of entities has been read.
     pub(crate) delete_next: Arc<Mutex<Option<String>>>,
 }
@@ -127,12 +145,12 @@ impl FlakyStore {
 }
 
 impl Store for FlakyStore {
-    fn record_usage(&self, boot: u64, batch: &[UsageRecord]) -> Result<u64, StoreError> {
+    fn record_usage(&self, origin: Origin, batch: &[UsageRecord]) -> Result<u64, StoreError> {
         self.calls.fetch_add(1, Ordering::SeqCst);
         if spend(&self.refuse) {
             return Err(down("write"));
         }
-        let fresh = self.inner.record_usage(boot, batch)?;
+        let fresh = self.inner.record_usage(origin, batch)?;
         if spend(&self.lose_answer) {
             return Err(down("answer"));
         }
@@ -143,8 +161,8 @@ impl Store for FlakyStore {
         self.inner.load_cells(now)
     }
 
-    fn added_cells(&self, boot: u64, after: Position, most: u32) -> Result<Added, StoreError> {
-        self.inner.added_cells(boot, after, most)
+    fn added_cells(&self, origin: Origin, after: Position, most: u32) -> Result<Added, StoreError> {
+        self.inner.added_cells(origin, after, most)
     }
 
     fn expire_cells(&self, now: Timestamp) -> Result<u64, StoreError> {
@@ -205,6 +223,79 @@ impl Store for FlakyStore {
 
     fn audit_head(&self) -> Result<Option<AuditHead>, StoreError> {
         self.inner.audit_head()
+    }
+}
+
+impl FlakyStore {
+    /// Does it, unless the store is down or its answer gets lost.
+    fn try_to<T>(
+        &self,
+        call: impl FnOnce(&MemoryStore) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        self.calls.fetch_add(1, Ordering::SeqCst);
+        drop(self.gate.lock());
+        if spend(&self.refuse) {
+            return Err(down("be reached"));
+        }
+        let done = call(&self.inner)?;
+        match spend(&self.lose_answer) {
+            true => Err(down("answer")),
+            false => Ok(done),
+        }
+    }
+}
+
+impl FleetStore for FlakyStore {
+    fn cells_by_origin(&self, now: Timestamp) -> Result<Vec<(Origin, Cell)>, StoreError> {
+        self.try_to(|inner| inner.cells_by_origin(now))
+    }
+
+    fn flush_cells(&self, cells: &[(Origin, WireCell)]) -> Result<(), StoreError> {
+        self.try_to(|inner| inner.flush_cells(cells))
+    }
+
+    fn expire_windows(&self, now: Timestamp) -> Result<u64, StoreError> {
+        self.inner.expire_windows(now)
+    }
+
+    fn heartbeat(&self, origin: Origin, name: &str, region: &str) -> Result<(), StoreError> {
+        self.try_to(|inner| inner.heartbeat(origin, name, region))
+    }
+
+    fn heartbeats(&self) -> Result<Vec<HeartbeatRow>, StoreError> {
+        self.try_to(|inner| inner.heartbeats())
+    }
+
+    fn take_term(
+        &self,
+        scope: &str,
+        task: &str,
+        me: Origin,
+        lease: Duration,
+    ) -> Result<Option<u64>, StoreError> {
+        self.try_to(|inner| inner.take_term(scope, task, me, lease))
+    }
+
+    fn release_term(
+        &self,
+        scope: &str,
+        task: &str,
+        me: Origin,
+        term: u64,
+    ) -> Result<(), StoreError> {
+        self.try_to(|inner| inner.release_term(scope, task, me, term))
+    }
+
+    fn save_outcome(&self, outcome: &Outcome) -> Result<bool, StoreError> {
+        self.try_to(|inner| inner.save_outcome(outcome))
+    }
+
+    fn outcomes(&self) -> Result<Vec<Outcome>, StoreError> {
+        self.try_to(|inner| inner.outcomes())
+    }
+
+    fn seal_windows(&self, sealing: Sealing) -> Result<Sealed, StoreError> {
+        self.try_to(|inner| inner.seal_windows(sealing))
     }
 }
 

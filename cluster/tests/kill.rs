@@ -33,6 +33,8 @@ fn start(dir: &Path) -> Node {
         data_dir: dir.to_owned(),
         take_over: false,
         audit: AuditKey::keyless(),
+        cluster: None,
+        counters: Arc::default(),
         store: StoreConfig::Sqlite {
             path: dir.join("tyr.db"),
         },

@@ -5,12 +5,15 @@
 
 pub mod admin;
 pub mod api;
+pub mod ask;
 pub mod clock;
 pub mod commands;
 pub mod config;
 pub mod edge;
 pub mod explain;
 pub mod import;
+pub mod peers;
+pub mod prices;
 pub mod proxy;
 pub mod sidecar;
 pub mod startup;

@@ -50,6 +50,9 @@ enum Command {
     /// The audit log of changes made through the admin API.
     #[command(subcommand)]
     Audit(AuditCommand),
+    /// The nodes of a cluster, as one of them sees them; needs TYR_ADMIN_TOKEN.
+    #[command(subcommand)]
+    Cluster(commands::cluster::Question),
     /// Seal all stored secrets with the first key of `encryption.keys`; nodes
     /// may run meanwhile, and have to know that key.
     RotateKeys(Conf),
@@ -95,6 +98,9 @@ fn main() -> ExitCode {
         Command::Import(Source::Bifrost { file }) => commands::bifrost(&file),
         Command::Import(Source::Litellm { file }) => commands::litellm(&file),
         Command::Audit(AuditCommand::Verify(Conf { conf })) => commands::verify_audit(&conf),
+        Command::Cluster(question) => {
+            commands::cluster::ask(&question, std::env::var("TYR_ADMIN_TOKEN").ok())
+        }
         Command::RotateKeys(Conf { conf }) => commands::rotate_keys(&conf),
         Command::Migrate(Conf { conf }) => commands::migrate(&conf),
     }

@@ -10,7 +10,8 @@
 //! upgrade socket; the old one sends its sockets, and both accept for five
 //! seconds; the new one opens its admin port, the old one closes its own; the
 //! old one serves what it has begun, for `drain_grace` at most, and ends.
-//! Meanwhile the limits of the new process count what the old one has settled,
+//! In a cluster the old one leaves it with the sending of its sockets, as the new
+//! one needs the ports. Meanwhile the limits of the new process count what the old one has settled,
 //! at most a second late, but not what its open requests hold; the old one
 //! does not see what the new one admits. A hand-over can so admit more than a
 //! limit says: what was in flight, and what came to the old one in the seconds
@@ -26,7 +27,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use cluster::{Node, Predecessor};
+use cluster::{ClusterHandle, Node, Predecessor};
 use pingora_core::server::{ShutdownSignal, ShutdownSignalWatch};
 use policy::CounterTable;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -107,8 +108,8 @@ impl Inheritance {
 pub struct Recovery {
     /// Knows when the store is back.
     pub node: Arc<Node>,
-    /// Where its cells count.
-    pub counters: Arc<CounterTable>,
+    /// Where its cells count; `None` in a cluster, which counts them by itself.
+    pub counters: Option<Arc<CounterTable>>,
     /// Whether it is not known yet; for `/readyz`.
     pub pending: Arc<AtomicBool>,
 }
@@ -122,7 +123,7 @@ pub struct Watched {
     pub catalogue: Arc<Catalogue>,
     /// The data port's certificate.
     pub tls: Option<Arc<TlsIdentity>>,
-    /// In a process that took over.
+    /// In a process that took over and stands alone.
     pub inheritance: Option<Inheritance>,
     /// After a start without the store.
     pub recovery: Recovery,
@@ -135,10 +136,10 @@ pub struct Sidecar {
 }
 
 impl Sidecar {
-    /// Watches until `stopped` says so; `users` (`users::tend`) runs beside.
+    /// Watches until `stopped` says so; `beside` (users and prices) runs with it.
     pub fn start(
         watched: Watched,
-        users: impl Future<Output = ()> + Send + 'static,
+        beside: impl Future<Output = ()> + Send + 'static,
         stopped: watch::Receiver<bool>,
     ) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -155,7 +156,7 @@ impl Sidecar {
                 runtime.block_on(async {
                     tokio::select! {
                         () = watch_all(watched, hangup, stopped) => {}
-                        () = users => {}
+                        () = beside => {}
                     }
                 });
             })?;
@@ -173,9 +174,11 @@ impl Sidecar {
 async fn watch_all(mut watched: Watched, mut hangup: Signal, mut stopped: watch::Receiver<bool>) {
     let mut tick = interval(WATCH_EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let news = watched.catalogue.news();
     loop {
         tokio::select! {
             _ = stopped.wait_for(|stop| *stop) => return,
+            () = news.notified() => watched.catalogue.poll(),
             _ = hangup.recv() => {
                 // The outcome is logged and counted where it is decided.
                 if watched.reloader.reload().is_ok() {
@@ -214,9 +217,11 @@ impl Watched {
 
 impl Recovery {
     fn look(&self) {
-        if let Some(cells) = self.node.take_recovered() {
+        if let Some(cells) = self.node.take_recovered()
+            && let Some(counters) = &self.counters
+        {
             let cells_read = cells.len();
-            self.counters.raise(&cells);
+            counters.raise(&cells);
             tracing::info!(cells_read, "the store is back: limits count what it has");
         }
         self.pending.store(self.node.degraded(), Ordering::Release);
@@ -300,6 +305,8 @@ pub struct Drain {
     /// Closes the admin port once the sockets have gone to a new process: from
     /// then on the new one speaks for the node.
     pub close_admin: watch::Sender<bool>,
+    /// The other nodes, which are told that this one goes.
+    pub cluster: Option<ClusterHandle>,
 }
 
 /// How the node was asked to end.
@@ -381,12 +388,19 @@ impl Drain {
         match farewell {
             Farewell::Stop(notice) => {
                 self.readiness.start_draining();
+                if let Some(cluster) = &self.cluster {
+                    cluster.drain();
+                }
                 tracing::info!(in_flight = self.unfinished(), "draining");
                 tokio::time::sleep(notice).await;
                 self.leave.send_replace(true);
                 self.finished(asked).await;
             }
             Farewell::HandedOver => {
+                // The new process takes the node's place there as here.
+                if let Some(cluster) = &self.cluster {
+                    cluster.leave();
+                }
                 // The new process speaks for the node from here on.
                 tokio::time::sleep(ADMIN_OVERLAP).await;
                 self.close_admin.send_replace(true);

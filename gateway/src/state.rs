@@ -13,6 +13,7 @@ use rpds::RedBlackTreeMapSync;
 
 use crate::admin::rights::Rights;
 use crate::config::Entries;
+use crate::prices::Pricing;
 use crate::upstream::Upstream;
 use crate::users::UserRule;
 
@@ -30,6 +31,8 @@ pub struct Live {
     pub budget_status: Option<u16>,
     /// Who the end user of a request is.
     pub users: Arc<UserRule>,
+    /// Where prices come from that the configuration leaves to a list.
+    pub pricing: Pricing,
     /// Who may use the admin API.
     pub admin: Arc<AdminAccess>,
     /// The configuration file as `GET /api/config` shows it, secrets masked.

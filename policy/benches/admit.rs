@@ -95,6 +95,7 @@ fn snapshot(mut limits: usize) -> (Snapshot, Arc<VirtualKey>) {
             dialect: Dialect::OpenAi,
             credentials: Vec::new(),
             max_retries: 2,
+            region: None,
             scope: next(ScopeKind::Provider, "openai"),
         }],
         models: vec![Model {

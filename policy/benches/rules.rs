@@ -37,6 +37,7 @@ fn snapshot(conditions: &[String]) -> Snapshot {
             dialect: Dialect::OpenAi,
             credentials: Vec::new(),
             max_retries: 2,
+            region: None,
             scope: None,
         }],
         models: vec![Model {

@@ -36,7 +36,9 @@ mod walk;
 mod window;
 
 pub use admit::{Candidate, Foreseen, Judged, admit, foresee, is_tight, judge};
-pub use counter::{Cell, Charge, Counter, CounterId, CounterIdError, CounterTable};
+pub use counter::{
+    Cell, Charge, Counter, CounterId, CounterIdError, CounterTable, Fleet, Mode, OwnCell,
+};
 pub use demand::{Actual, Demand};
 pub use limit::{Enforcement, Limit, OnTight, Override};
 pub use model::{CredentialRef, Dialect, Model, ModelId, Provider, ProviderId};
@@ -45,8 +47,8 @@ pub use predictor::Predictor;
 pub use price::{PerMillion, Price, Usage};
 pub use reservation::{Reservation, Tightest};
 pub use route::{
-    Call, Choice, Explained, RouteRefusal, Routed, RuleOutcome, RuleStep, SkipReason, Skipped,
-    VisibleModel, credential, explain_route, route, visible_models,
+    Call, Choice, Explained, Nearness, RouteRefusal, Routed, RuleOutcome, RuleStep, SkipReason,
+    Skipped, VisibleModel, credential, explain_route, route, visible_models,
 };
 pub use rule::{Rule, RuleError, RuleFailure, RuleScope, RuleSet, RuleSpec, Target};
 pub use scope::{Customer, Scope, ScopeKind, Team, Unit};

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::counter::{Counter, CounterId};
+use crate::counter::{Bound, Counter, CounterId, Level};
 use crate::demand::Demand;
 use crate::scope::Unit;
 use crate::standing::Standing;
@@ -84,7 +84,22 @@ impl Limit {
     /// What the counter may reach: the amount at `now`, or less where the
     /// counter was lowered.
     pub(crate) fn ceiling(&self, now: Timestamp) -> u64 {
-        self.counter.ceiling(self.amount_at(now))
+        self.counter.ceiling(self.bound(now))
+    }
+
+    /// The amount at `now` and how it holds, for the counter.
+    pub(crate) fn bound(&self, now: Timestamp) -> Bound {
+        Bound {
+            amount: self.amount_at(now),
+            enforcement: self.enforcement,
+        }
+    }
+
+    /// What is left at `now` on a counter that stands at `level`.
+    pub(crate) fn left(&self, level: &Level, now: Timestamp) -> u64 {
+        self.counter
+            .own_ceiling(self.bound(now), now)
+            .saturating_sub(level.own)
     }
 
     /// What `demand` asks of this limit; zero = this limit is not concerned.

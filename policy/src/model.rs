@@ -36,6 +36,8 @@ pub struct Provider {
     pub credentials: Vec<CredentialRef>,
     /// Extra attempts after the first.
     pub max_retries: u32,
+    /// Where it is; `None` = of no region.
+    pub region: Option<Arc<str>>,
     /// Its limits; their entity is its name.
     pub scope: Option<Arc<Scope>>,
 }

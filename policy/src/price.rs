@@ -99,6 +99,23 @@ impl Price {
         reasoning: PerMillion(0),
     };
 
+    /// Not known. Such a model is not served; charged by mistake, it would cost
+    /// more than any budget has.
+    pub const UNKNOWN: Self = Self {
+        input: PerMillion(u64::MAX),
+        cache_read: PerMillion(u64::MAX),
+        cache_write: PerMillion(u64::MAX),
+        cache_write_1h: PerMillion(u64::MAX),
+        output: PerMillion(u64::MAX),
+        reasoning: PerMillion(u64::MAX),
+    };
+
+    /// Whether a request may be served at this price.
+    #[must_use]
+    pub fn is_known(&self) -> bool {
+        *self != Self::UNKNOWN
+    }
+
     /// The cost of a request: all buckets summed exactly, then rounded up
     /// once to a whole nano-dollar.
     #[must_use]

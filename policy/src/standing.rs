@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::counter::CounterId;
+use crate::counter::{CounterId, Mode};
 use crate::limit::{Enforcement, Limit};
 use crate::scope::{ScopeKind, Unit};
 use crate::time::Timestamp;
@@ -28,12 +28,12 @@ pub struct Standing {
     pub enforcement: Enforcement,
     /// What may be reached.
     pub limit: u64,
-    /// Settled part. A hold that outlives a sliding window leaves it like
+    /// Settled part, other nodes' included. A hold that outlives a sliding window leaves it like
     /// everything else, so `used + reserved` is what admission counts.
     pub used: u64,
-    /// Part held by requests in flight.
+    /// Part held by requests in flight, other nodes' included.
     pub reserved: u64,
-    /// What is left.
+    /// What is left to this node.
     pub remaining: u64,
     /// When the limit is full again, if nothing else comes.
     pub resets_at: Timestamp,
@@ -41,6 +41,11 @@ pub struct Standing {
     pub overridden: bool,
     /// Whether the limit only counts.
     pub shadow: bool,
+    /// How the limit is held among nodes.
+    pub mode: Mode,
+    /// By how much all nodes together may pass the limit; `None` = not known,
+    /// or no other nodes.
+    pub overshoot_bound: Option<u64>,
 }
 
 // === impl Standing ===
@@ -48,7 +53,7 @@ pub struct Standing {
 impl Standing {
     pub(crate) fn of(limit: &Limit, now: Timestamp) -> Self {
         let level = limit.counter.level(now);
-        let ceiling = limit.ceiling(now);
+        let (mode, overshoot_bound) = limit.counter.mode(limit.bound(now));
         Self {
             scope: limit.id.scope,
             name: Arc::clone(&limit.id.entity),
@@ -60,10 +65,12 @@ impl Standing {
             limit: limit.amount_at(now),
             used: level.used,
             reserved: level.reserved,
-            remaining: ceiling.saturating_sub(level.used.saturating_add(level.reserved)),
+            remaining: limit.left(&level, now),
             resets_at: level.resets_at,
             overridden: limit.running(now).is_some(),
             shadow: limit.shadow,
+            mode,
+            overshoot_bound,
         }
     }
 

@@ -165,6 +165,7 @@ impl World {
             dialect: Dialect::OpenAi,
             credentials: Vec::new(),
             max_retries: 2,
+            region: None,
             scope: find(name),
         };
         let model = |provider, name: &str, qualified: &str| Model {

@@ -27,6 +27,9 @@ pub struct ManualClock {
 // === impl Timestamp ===
 
 impl Timestamp {
+    /// Later than every instant of a clock; fits a signed number too.
+    pub const NEVER: Self = Self(i64::MAX as u64);
+
     /// Milliseconds since 1970.
     #[must_use]
     pub fn millis(self) -> u64 {

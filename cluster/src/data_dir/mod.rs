@@ -20,6 +20,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use policy::Timestamp;
 
 use crate::error::StartError;
+use crate::origin::Origin;
 
 const LOCK: &str = "lock";
 const LOCK_NEXT: &str = "lock.next";
@@ -101,6 +102,14 @@ impl DataDir {
     /// Unix milliseconds of this start, made larger than the last one.
     pub(crate) fn boot(&self) -> u64 {
         self.boot
+    }
+
+    /// This process.
+    pub(crate) fn origin(&self) -> Origin {
+        Origin {
+            node: self.node_key,
+            boot: self.boot,
+        }
     }
 
     /// The boot of the process that worked on the folder when this one came.

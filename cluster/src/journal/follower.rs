@@ -18,7 +18,9 @@ use super::backlog::{Backlog, Finished, Round, Source};
 use super::segment::{CHUNK_RECORDS, Folder, SegmentId};
 use super::succession::Succession;
 use super::throttle::Throttle;
+use crate::data_dir::NodeKey;
 use crate::error::{FlushError, StartError, StoreError, WriteError};
+use crate::origin::Origin;
 use crate::record::UsageRecord;
 use crate::settled::Mark;
 use crate::status::NodeStatus;
@@ -33,6 +35,7 @@ const CATCH_UP_PASSES: u32 = 16;
 /// Takes segments, feeds the store, removes what is done.
 #[derive(Debug)]
 pub(super) struct Follower {
+    node: NodeKey,
     folder: Arc<Folder>,
     backlog: Arc<Backlog>,
     store: Arc<dyn Store>,
@@ -66,9 +69,10 @@ impl Follower {
         store: Arc<dyn Store>,
         status: Arc<NodeStatus>,
         succession: Option<Succession>,
-        keeping: Keeping,
+        (node, keeping): (NodeKey, Keeping),
     ) -> Self {
         Self {
+            node,
             folder,
             backlog,
             store,
@@ -201,7 +205,8 @@ impl Follower {
                 return Err(setback);
             }
             if let Some(settled) = &self.keeping.settled {
-                settled.append(None, held.iter().map(|record| &*record.charges));
+                let origin = self.origin(self.folder.boot());
+                settled.append(origin, None, held.iter().map(|record| &*record.charges));
             }
         }
     }
@@ -210,15 +215,24 @@ impl Follower {
         if records.is_empty() {
             return Ok(());
         }
-        let fresh = self.store.record_usage(boot, records).map_err(|error| {
-            self.status.note_store(Some(&error));
-            Setback::Store(error)
-        })?;
+        let fresh = self
+            .store
+            .record_usage(self.origin(boot), records)
+            .map_err(|error| {
+                self.status.note_store(Some(&error));
+                Setback::Store(error)
+            })?;
         self.status.add(&self.status.stored, fresh);
         if self.status.note_store(None::<&StoreError>) {
             tracing::info!("store takes usage again");
         }
         Ok(())
+    }
+
+    /// A process of this node.
+    fn origin(&self, boot: u64) -> Origin {
+        let node = self.node;
+        Origin { node, boot }
     }
 
     /// Adds what the store has taken to the node's own copy of the cells. What the old process
@@ -234,7 +248,8 @@ impl Follower {
                 number: id.number,
                 to,
             };
-            settled.append(Some(mark), records.iter().map(|record| &*record.charges));
+            let charges = records.iter().map(|record| &*record.charges);
+            settled.append(self.origin(id.boot), Some(mark), charges);
         }
     }
 
@@ -261,7 +276,11 @@ impl Follower {
     }
 
     fn prune(&mut self, now: Timestamp) {
-        match self.store.expire_cells(now) {
+        let expired = match self.keeping.in_cluster {
+            true => self.store.expire_windows(now),
+            false => self.store.expire_cells(now),
+        };
+        match expired {
             Ok(removed) => self.status.add(&self.status.expired_cells, removed),
             // The next request comes by itself; cells that stay longer change no total.
             Err(error) => {
@@ -279,7 +298,7 @@ impl Follower {
         // While another process adds cells, what the store has is not what is told of it.
         if settled.is_broken() && self.succession.is_none() {
             if let Ok(loaded) = self.store.load_cells(now) {
-                settled.replace(&loaded.cells, &self.backlog.marks());
+                settled.replace(&loaded.by_origin, &self.backlog.marks());
             }
             return;
         }
@@ -303,14 +322,12 @@ impl Follower {
         match self.store.load_cells(now) {
             Ok(loaded) => {
                 if let Some(settled) = &self.keeping.settled {
-                    settled.replace(&loaded.cells, &self.backlog.marks());
+                    settled.replace(&loaded.by_origin, &self.backlog.marks());
                 }
-                tracing::info!(
-                    cells = loaded.cells.len(),
-                    "the node has caught up with the store"
-                );
+                let cells = loaded.cells();
+                tracing::info!(cells = cells.len(), "the node has caught up with the store");
                 self.status.note_store(None::<&StoreError>);
-                self.keeping.recovery.fulfil(loaded.cells);
+                self.keeping.recovery.fulfil(cells);
             }
             // Asked again soon.
             Err(error) => {
@@ -339,6 +356,12 @@ impl Follower {
             Ok(true) => {
                 tracing::info!("the old process has gone and its usage is in the store");
                 self.succession = None;
+                // In a cluster nobody tells the node's own copy what the old process settled.
+                if let Some(settled) = &self.keeping.settled
+                    && self.keeping.in_cluster
+                {
+                    settled.renew();
+                }
                 self.status.set_taking_over(false);
             }
             // Asked again soon.

@@ -48,6 +48,7 @@ use self::writer::Writer;
 use crate::data_dir::DataDir;
 use crate::entity::EntityLog;
 use crate::error::StartError;
+use crate::origin::Origin;
 use crate::settled::{Contents, SettledLog};
 use crate::status::NodeStatus;
 use crate::store::Store;
@@ -84,6 +85,8 @@ pub(crate) struct Keeping {
     pub(crate) settled: Option<Arc<SettledLog>>,
     /// What it does first when the store was away at the start.
     pub(crate) recovery: Arc<Recovery>,
+    /// Whether the node is a member of a cluster, whose leader seals windows that have passed.
+    pub(crate) in_cluster: bool,
 }
 
 /// Everything the threads need, before they run.
@@ -176,7 +179,7 @@ impl Parts {
             store,
             Arc::clone(&status),
             Succession::of(&data_dir),
-            keeping,
+            (data_dir.node_key(), keeping),
         );
         if own.is_none() {
             replay(&data_dir, &folder, &backlog, &mut follower)?;
@@ -215,13 +218,17 @@ fn resume(
     };
     let mut contents = settled.take_up().map_err(failed)?;
     for (id, len) in folder.segments().map_err(failed)? {
+        let origin = Origin {
+            node: data_dir.node_key(),
+            boot: id.boot,
+        };
         let mut from = contents.mark(id.boot, id.number).min(len);
         backlog.adopt(id, len);
         backlog.stored(id, from, 0);
         while from < len {
             let chunk = folder.read(id, from, len).map_err(failed)?;
             for record in &chunk.records {
-                contents.add(&record.charges);
+                contents.add(origin, &record.charges);
             }
             from = chunk.next;
         }

@@ -1,5 +1,7 @@
 //! One node: its folder, its store, its threads, in the order in which they start and stop.
 
+mod desk;
+mod joining;
 mod open_store;
 mod opening;
 mod predecessor;
@@ -7,22 +9,29 @@ mod predecessor;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use policy::{Cell, Clock};
+use policy::{Cell, Clock, CounterTable};
 
+#[cfg(test)]
+pub(crate) use self::desk::DeskParts;
+pub(crate) use self::desk::StoreDesk;
 pub use self::open_store::{OpenStore, open_store};
 pub use self::predecessor::Predecessor;
 
-use self::opening::Opened;
+use self::joining::{Grounds, Joining};
+use self::opening::{Known, Opened};
 
 use crate::audit::AuditKey;
+use crate::config::ClusterConfig;
 use crate::data_dir::{DataDir, Entrance, NodeKey};
 use crate::driver::Driver;
 use crate::entity::EntityLog;
 use crate::error::{StartError, StoreError};
+use crate::handle::ClusterHandle;
 use crate::journal::{Journal, Keeping, Recorder, Recovery, Sizes};
+use crate::origin::Origin;
 use crate::record::UsageRecord;
 use crate::status::NodeStatus;
-use crate::store::{OfKey, Position, PostgresConfig, Store, UsagePage, UsageQuery};
+use crate::store::{OfKey, PostgresConfig, Store, UsagePage, UsageQuery};
 
 /// Most records that are looked at for one page of a virtual key's: well under a second's work.
 const KEY_SCAN: u32 = 50_000;
@@ -38,6 +47,11 @@ pub struct NodeConfig {
     pub store: StoreConfig,
     /// The key that rows of the audit log are made with.
     pub audit: AuditKey,
+    /// The cluster to be a member of; needs Postgres.
+    pub cluster: Option<ClusterConfig>,
+    /// What the limits of this process count with; the cluster adds what others have. It has to track
+    /// its changes (`CounterTable::tracking`) for a cluster.
+    pub counters: Arc<CounterTable>,
 }
 
 /// Where settled usage is kept.
@@ -62,6 +76,7 @@ pub struct Node {
     recovery: Arc<Recovery>,
     journal: Journal,
     driver: Driver,
+    cluster: Option<ClusterHandle>,
 }
 
 /// Reads usage out of the store. Calls block for the disk: not for threads that serve requests.
@@ -78,13 +93,18 @@ pub struct UsageLog {
 /// run before: it then begins with its last-good entities and its own copy of the cells
 /// ([`Node::degraded`]). To take over needs the store.
 pub fn start(config: NodeConfig, clock: Arc<dyn Clock>) -> Result<Node, StartError> {
+    let counters = config.counters;
+    let joining = config.cluster.map(|config| Joining { config, counters });
+    if joining.is_some() && matches!(config.store, StoreConfig::Sqlite { .. }) {
+        return Err(StartError::ClusterOnOneFile);
+    }
     let entrance = match config.take_over {
         true => Entrance::TakeOver,
         false => Entrance::Alone,
     };
     let data_dir = DataDir::open(&config.data_dir, clock.now(), entrance)?;
     let opened = config.store.open_for(&data_dir)?;
-    start_with(data_dir, opened, config.audit, clock)
+    start_with(data_dir, opened, config.audit, clock, joining)
 }
 
 fn start_with(
@@ -92,61 +112,60 @@ fn start_with(
     opened: Opened,
     audit: AuditKey,
     clock: Arc<dyn Clock>,
+    joining: Option<Joining>,
 ) -> Result<Node, StartError> {
-    let (node_key, boot) = (data_dir.node_key(), data_dir.boot());
+    let me = data_dir.origin();
+    let path = data_dir.path().to_owned();
     let predecessor = data_dir.predecessor();
     let status = Arc::new(NodeStatus::new());
     status.set_taking_over(predecessor.is_some());
     status.note_store(opened.outage.as_ref());
+    let entities = opened.entities(audit, &path)?;
     let Opened {
         store,
         settled,
         outage,
     } = opened;
-    let entities = match &outage {
-        None => EntityLog::open(Arc::clone(&store), audit, data_dir.path())?,
-        Some(_) => EntityLog::open_last_good(Arc::clone(&store), audit, data_dir.path())?,
-    };
     let recovery = Arc::new(Recovery::new(outage.is_some()));
     let keeping = Keeping {
         entities: Some(entities.clone()),
         settled: settled.clone(),
         recovery: Arc::clone(&recovery),
+        in_cluster: joining.is_some(),
     };
     let (stored, shared) = (Arc::clone(&store), Arc::clone(&status));
     let (journal, own) = Journal::start(data_dir, stored, keeping, shared, Sizes::default())?;
-    let (cells, position) = match own {
-        // Read after the replay, so that the last run's usage is in them.
-        None => {
-            let loaded = store.load_cells(clock.now()).map_err(StartError::Store)?;
-            if let Some(settled) = &settled {
-                settled.replace(&loaded.cells, &[]);
-            }
-            (loaded.cells, loaded.position)
-        }
-        Some(contents) => (contents.cells(clock.now()), Position::default()),
-    };
-    let predecessor = predecessor.map(|boot| {
-        let (store, status) = (Arc::clone(&store), Arc::clone(&status));
-        Predecessor::new(boot, position, store, status, settled)
-    });
-    let driver = Driver::start(
-        clock,
-        journal.recorder(),
-        entities.clone(),
-        Arc::clone(&recovery),
-    )?;
     let beside = predecessor.is_some();
-    tracing::info!(%node_key, boot, cells = cells.len(), beside, "node started");
-    if let Some(reason) = outage {
-        tracing::warn!(
-            reason,
-            "the node started without the store, from its own files"
-        );
-    }
+    let mut known = Known::of(own, &*store, settled.as_deref(), clock.now())?;
+    let joined = joining.map(|joining| {
+        joining.join(Grounds {
+            me,
+            clock: Arc::clone(&clock),
+            store: Arc::clone(&store),
+            entities: entities.clone(),
+            status: Arc::clone(&status),
+            kept: known.hand_over(outage.as_deref(), &path)?,
+        })
+    });
+    let (mesh, cluster) = joined.transpose()?.unzip();
+    // In a cluster they are an origin like others.
+    let predecessor = predecessor.filter(|_| cluster.is_none()).map(|boot| {
+        let (store, status) = (Arc::clone(&store), Arc::clone(&status));
+        Predecessor::new(
+            Origin { boot, ..me },
+            known.position,
+            store,
+            status,
+            settled,
+        )
+    });
+    let (recorder, recovering) = (journal.recorder(), Arc::clone(&recovery));
+    let driver = Driver::start(clock, recorder, entities.clone(), recovering, mesh)?;
+    let cells = known.cells;
+    tracing::info!(node_key = %me.node, boot = me.boot, cells = cells.len(), beside, "node started");
     Ok(Node {
-        node_key,
-        boot,
+        node_key: me.node,
+        boot: me.boot,
         cells,
         predecessor,
         status,
@@ -155,6 +174,7 @@ fn start_with(
         recovery,
         journal,
         driver,
+        cluster,
     })
 }
 
@@ -175,7 +195,8 @@ impl StoreConfig {
 
 impl Node {
     /// The settled cells as they were at start, without those that had expired: as the store had
-    /// them or, if it was away, as this node last knew them and added to them.
+    /// them or, if it was away, as this node last knew them and added to them. Empty in a cluster:
+    /// there they count as what others did.
     pub fn cells(&self) -> Vec<Cell> {
         self.cells.clone()
     }
@@ -187,12 +208,14 @@ impl Node {
 
     /// After a start without the store, once it is back and has everything that this node settled:
     /// its cells, to which the node's own are to be raised. Given once, about a second after
-    /// that; what is settled at that very moment may be missing in them.
+    /// that; what is settled at that very moment may be missing in them. Never in a cluster.
     pub fn take_recovered(&self) -> Option<Vec<Cell>> {
-        self.recovery.take()
+        let recovered = self.recovery.take();
+        recovered.filter(|_| self.cluster.is_none())
     }
 
-    /// The process that this node follows, if it still lived at the start. Given once.
+    /// The process that this node follows, if it still lived at the start. Given once, and never in a
+    /// cluster, which learns by itself what that one settles.
     pub fn predecessor(&mut self) -> Option<Predecessor> {
         self.predecessor.take()
     }
@@ -212,6 +235,11 @@ impl Node {
         UsageLog {
             store: Arc::clone(&self.store),
         }
+    }
+
+    /// The way to its cluster, if it is a member of one.
+    pub fn cluster(&self) -> Option<ClusterHandle> {
+        self.cluster.clone()
     }
 
     /// The entities made through the API.

@@ -3,12 +3,16 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use policy::{Cell, Timestamp};
+
 use super::StoreConfig;
+use crate::audit::AuditKey;
 use crate::data_dir::DataDir;
-use crate::entity::LastGood;
+use crate::entity::{EntityLog, LastGood};
 use crate::error::{StartError, StoreError};
-use crate::settled::SettledLog;
-use crate::store::{PostgresStore, SqliteStore, Store};
+use crate::origin::Origin;
+use crate::settled::{Contents, SettledLog};
+use crate::store::{Position, PostgresStore, SqliteStore, Store, sums};
 
 /// A store, and the node's own copy of what it would need from it.
 #[derive(Debug)]
@@ -59,6 +63,93 @@ impl Opened {
             settled: Some(Arc::new(settled)),
             outage,
         })
+    }
+
+    /// The entities of the store, or those that the node kept.
+    pub(super) fn entities(&self, key: AuditKey, data_dir: &Path) -> Result<EntityLog, StartError> {
+        let store = Arc::clone(&self.store);
+        match &self.outage {
+            None => EntityLog::open(store, key, data_dir),
+            Some(reason) => {
+                tracing::warn!(
+                    reason,
+                    "the node starts without the store, from its own files"
+                );
+                EntityLog::open_last_good(store, key, data_dir)
+            }
+        }
+    }
+}
+
+/// The cells that a node starts with.
+#[derive(Debug)]
+pub(super) struct Known {
+    /// Sums over all origins.
+    pub(super) cells: Vec<Cell>,
+    /// What of the store they contain.
+    pub(super) position: Position,
+    /// Each origin's apart, if they are the node's own copy; whether some are not told apart.
+    kept: Option<(Vec<(Origin, Cell)>, bool)>,
+}
+
+impl Known {
+    /// The node's own copy with its usage files, or what the store has: read after the replay, so that
+    /// the last run's usage is in it.
+    pub(super) fn of(
+        own: Option<Contents>,
+        store: &dyn Store,
+        settled: Option<&SettledLog>,
+        now: Timestamp,
+    ) -> Result<Self, StartError> {
+        match own {
+            Some(contents) => Ok(Self::kept(contents, now)),
+            None => Self::of_store(store, settled, now),
+        }
+    }
+
+    /// What the store has; it is put into the node's own copy.
+    fn of_store(
+        store: &dyn Store,
+        settled: Option<&SettledLog>,
+        now: Timestamp,
+    ) -> Result<Self, StartError> {
+        let loaded = store.load_cells(now).map_err(StartError::Store)?;
+        if let Some(settled) = settled {
+            settled.replace(&loaded.by_origin, &[]);
+        }
+        Ok(Self {
+            cells: loaded.cells(),
+            position: loaded.position,
+            kept: None,
+        })
+    }
+
+    /// What the node's own copy and its usage files have.
+    pub(super) fn kept(contents: Contents, now: Timestamp) -> Self {
+        let is_mixed = contents.is_mixed();
+        let by_origin = contents.by_origin(now);
+        Self {
+            cells: sums(&by_origin),
+            position: Position::default(),
+            kept: Some((by_origin, is_mixed)),
+        }
+    }
+
+    /// Leaves the cells to the cluster: with those of the store it has them from there, else these
+    /// are all there is. What is not told apart would count twice once the store is back.
+    pub(super) fn hand_over(
+        &mut self,
+        outage: Option<&str>,
+        data_dir: &Path,
+    ) -> Result<Option<Vec<(Origin, Cell)>>, StartError> {
+        self.cells = Vec::new();
+        match self.kept.take() {
+            Some((_, true)) => Err(StartError::NothingKept {
+                path: data_dir.to_owned(),
+                reason: outage.unwrap_or_default().to_owned(),
+            }),
+            kept => Ok(kept.map(|(cells, _)| cells)),
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! What the process before this one goes on settling while it drains.
 //!
-//! Both count in the same store, each under its own boot, so nothing is lost or counted twice there.
+//! Both count in the same store, each as an origin of its own, so nothing is lost or counted twice there.
 //! In memory each has a count of its own: this is how the new one learns of the old one's. What the
 //! old one has admitted and not yet settled is not seen, nor does the old one see what the new one
 //! admits; both end with the old one's last stream.
@@ -10,6 +10,7 @@ use std::sync::Arc;
 use policy::Cell;
 
 use crate::error::StoreError;
+use crate::origin::Origin;
 use crate::settled::SettledLog;
 use crate::status::NodeStatus;
 use crate::store::{Position, Store};
@@ -21,7 +22,7 @@ const PAGES: u32 = 64;
 /// The old process, as far as its usage is seen.
 #[derive(Debug)]
 pub struct Predecessor {
-    boot: u64,
+    origin: Origin,
     position: Position,
     store: Arc<dyn Store>,
     status: Arc<NodeStatus>,
@@ -33,14 +34,14 @@ pub struct Predecessor {
 
 impl Predecessor {
     pub(crate) fn new(
-        boot: u64,
+        origin: Origin,
         position: Position,
         store: Arc<dyn Store>,
         status: Arc<NodeStatus>,
         settled: Option<Arc<SettledLog>>,
     ) -> Self {
         Self {
-            boot,
+            origin,
             position,
             store,
             status,
@@ -56,7 +57,7 @@ impl Predecessor {
         // Asked before the store is read: what comes later is of nobody.
         let gone = !self.status.taking_over();
         for _ in 0..PAGES {
-            let added = match self.store.added_cells(self.boot, self.position, PAGE) {
+            let added = match self.store.added_cells(self.origin, self.position, PAGE) {
                 Ok(added) => added,
                 // What was read is told now; the rest, and the fault, with the next look.
                 Err(_) if !cells.is_empty() => return Ok(cells),
@@ -64,7 +65,7 @@ impl Predecessor {
             };
             self.position = added.position;
             if let Some(settled) = &self.settled {
-                settled.append_cells(&added.cells);
+                settled.append_cells(self.origin, &added.cells);
             }
             cells.extend(added.cells);
             if added.complete {

@@ -1,8 +1,9 @@
 //! Settled cells on the node's own disk, for a start without the store.
 //!
-//! `cells.log` in `data_dir` begins with the cells as the store had them; each batch of usage that
-//! the store took is appended with what it was charged with and how far its usage file was read. So
-//! at any moment the cells are the sum of all lines, plus the usage files from there on.
+//! `cells.log` in `data_dir` begins with the cells as the store had them, each origin's apart; each
+//! batch of usage that the store took is appended with what it was charged with and how far its usage
+//! file was read. So at any moment the cells are the sum of all lines, plus the usage files from there
+//! on.
 //! A line may be lost by a power cut, and then so is how far its file was read; before a usage file
 //! is removed, the log is synced. What other nodes add to the store is not seen before the log is
 //! written anew: at a start with the store, or when the store is back.
@@ -22,9 +23,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use policy::{Cell, Charge, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::data_dir::sync_dir;
+use crate::data_dir::{NodeKey, sync_dir};
 use crate::frame;
-use crate::store::Sums;
+use crate::origin::Origin;
+use crate::store::{NOBODY, Sums};
 
 const FILE: &str = "cells.log";
 const ASIDE: &str = "cells.log.new";
@@ -34,6 +36,12 @@ const LINE_BYTES: u64 = 64 * 1024 * 1024;
 
 /// Cells in one line of the beginning.
 const CELLS_A_LINE: usize = 1_000;
+
+/// Whose the cells are of which the log does not say it: of all together.
+const ALL: Origin = Origin {
+    node: NOBODY,
+    boot: 0,
+};
 
 /// Bytes below which the log is not made smaller.
 const SMALL: u64 = 1024 * 1024;
@@ -69,16 +77,19 @@ pub(crate) struct Mark {
 /// What the log says.
 #[derive(Debug, Default)]
 pub(crate) struct Contents {
-    sums: Sums,
+    sums: BTreeMap<Origin, Sums>,
     /// By boot and number of the usage file.
     marks: BTreeMap<(u64, u64), u64>,
 }
 
-/// One line: charges, and what was read for them.
+/// One line: charges, whose they are, and what was read for them.
 #[derive(Debug, Serialize, Deserialize)]
 struct Line<'a> {
     #[serde(skip_serializing_if = "Option::is_none", default)]
     read: Option<(u64, u64, u64)>,
+    /// Node, in hexadecimal digits, and boot. A program of before did not say it.
+    #[serde(skip_serializing_if = "Option::is_none", default, borrow)]
+    of: Option<(Cow<'a, str>, u64)>,
     #[serde(borrow)]
     cells: Vec<Entry<'a>>,
 }
@@ -143,15 +154,16 @@ impl SettledLog {
 
     /// Begins it anew with what the store has: `read` is how far usage files that are still there are
     /// in it.
-    pub(crate) fn replace(&self, cells: &[Cell], read: &[Mark]) {
+    pub(crate) fn replace(&self, cells: &[(Origin, Cell)], read: &[Mark]) {
         let mut state = self.lock();
-        let written = self.write_anew(&mut state, cells.iter().map(Entry::of), read);
+        let written = self.write_anew(&mut state, cells, read);
         self.settle(&mut state, written);
     }
 
-    /// Adds what the store has just taken.
+    /// Adds what the store has just taken of the origin.
     pub(crate) fn append<'a>(
         &self,
+        origin: Origin,
         read: Option<Mark>,
         charges: impl IntoIterator<Item = &'a [Charge]>,
     ) {
@@ -163,17 +175,17 @@ impl SettledLog {
         for charges in charges {
             sums.add_charges(charges);
         }
-        let appended = append(&mut state, read, &sums.cells());
+        let appended = append(&mut state, origin, read, &sums.cells());
         self.settle(&mut state, appended);
     }
 
     /// Adds what another process was seen to add to the store.
-    pub(crate) fn append_cells(&self, cells: &[Cell]) {
+    pub(crate) fn append_cells(&self, origin: Origin, cells: &[Cell]) {
         let mut state = self.lock();
         if state.file.is_none() || cells.is_empty() {
             return;
         }
-        let appended = append(&mut state, None, cells);
+        let appended = append(&mut state, origin, None, cells);
         self.settle(&mut state, appended);
     }
 
@@ -204,10 +216,15 @@ impl SettledLog {
                 .marks
                 .retain(|(boot, number), _| there(*boot, *number));
             let marks: Vec<_> = contents.marks().collect();
-            let cells = contents.cells(now);
-            self.write_anew(&mut state, cells.iter().map(Entry::of), &marks)
+            let cells = contents.by_origin(now);
+            self.write_anew(&mut state, &cells, &marks)
         });
         self.settle(&mut state, compacted);
+    }
+
+    /// It lacks what another process added to the store: it is written from there when there is time.
+    pub(crate) fn renew(&self) {
+        self.lock().broken = true;
     }
 
     /// Whether it was given up and waits to be written from the store.
@@ -215,10 +232,10 @@ impl SettledLog {
         self.lock().broken
     }
 
-    fn write_anew<'a>(
+    fn write_anew(
         &self,
         state: &mut State,
-        entries: impl Iterator<Item = Entry<'a>>,
+        cells: &[(Origin, Cell)],
         marks: &[Mark],
     ) -> io::Result<()> {
         let aside = self.folder.join(ASIDE);
@@ -236,17 +253,21 @@ impl SettledLog {
             writer.write_all(&text)
         };
         for mark in marks {
-            put(Line::new(Some(*mark), Vec::new()))?;
+            put(Line::new(None, Some(*mark), Vec::new()))?;
         }
-        let mut cells = Vec::new();
-        for entry in entries {
-            cells.push(entry);
-            if cells.len() == CELLS_A_LINE {
-                put(Line::new(None, std::mem::take(&mut cells)))?;
+        let mut of: BTreeMap<Origin, Vec<Entry<'_>>> = BTreeMap::new();
+        for (origin, cell) in cells {
+            of.entry(*origin).or_default().push(Entry::of(cell));
+        }
+        for (origin, mut entries) in of {
+            while !entries.is_empty() {
+                let rest = entries.split_off(entries.len().min(CELLS_A_LINE));
+                put(Line::new(Some(origin), None, entries))?;
+                entries = rest;
             }
         }
-        // Also when there is none, so that an empty log is told from a torn one.
-        put(Line::new(None, cells))?;
+        // So that an empty log is told from a torn one.
+        put(Line::new(None, None, Vec::new()))?;
         let file = writer
             .into_inner()
             .map_err(io::IntoInnerError::into_error)?;
@@ -306,9 +327,9 @@ fn absent_is_fine(error: io::Error) -> io::Result<()> {
     }
 }
 
-fn append(state: &mut State, read: Option<Mark>, cells: &[Cell]) -> io::Result<()> {
+fn append(state: &mut State, origin: Origin, read: Option<Mark>, cells: &[Cell]) -> io::Result<()> {
     let entries = cells.iter().map(Entry::of);
-    let line = encode(&Line::new(read, entries.collect()));
+    let line = encode(&Line::new(Some(origin), read, entries.collect()));
     if let Some(file) = &mut state.file {
         file.write_all(&line)?;
         state.bytes += line.len() as u64;
@@ -357,15 +378,26 @@ impl Contents {
         self.marks.get(&(boot, number)).copied().unwrap_or(0)
     }
 
-    /// Adds what a usage file says beyond its mark.
-    pub(crate) fn add(&mut self, charges: &[Charge]) {
-        self.sums.add_charges(charges);
+    /// Adds what a usage file of the origin says beyond its mark.
+    pub(crate) fn add(&mut self, origin: Origin, charges: &[Charge]) {
+        self.sums.entry(origin).or_default().add_charges(charges);
     }
 
-    /// The cells that matter at `now`.
-    pub(crate) fn cells(self, now: Timestamp) -> Vec<Cell> {
-        let mut cells = self.sums.cells();
-        cells.retain(|cell| cell.expires_at > now);
+    /// Whether some of it is of a program that did not keep origins apart.
+    pub(crate) fn is_mixed(&self) -> bool {
+        self.sums.contains_key(&ALL)
+    }
+
+    /// The cells that matter at `now`, each origin's apart.
+    pub(crate) fn by_origin(self, now: Timestamp) -> Vec<(Origin, Cell)> {
+        let mut cells = Vec::new();
+        for (origin, sums) in self.sums {
+            let live = sums
+                .cells()
+                .into_iter()
+                .filter(|cell| cell.expires_at > now);
+            cells.extend(live.map(|cell| (origin, cell)));
+        }
         cells
     }
 
@@ -382,8 +414,13 @@ impl Contents {
         if let Some((boot, number, to)) = line.read {
             self.marks.insert((boot, number), to);
         }
+        if line.cells.is_empty() {
+            return;
+        }
+        let sums = self.sums.entry(line.of.and_then(origin_of).unwrap_or(ALL));
+        let sums = sums.or_default();
         for entry in line.cells {
-            self.sums.add(Cell {
+            sums.add(Cell {
                 counter: entry.counter.into_owned(),
                 epoch: entry.epoch,
                 amount: entry.amount,
@@ -393,12 +430,18 @@ impl Contents {
     }
 }
 
+fn origin_of((node, boot): (Cow<'_, str>, u64)) -> Option<Origin> {
+    let node = u128::from_str_radix(&node, 16).ok().map(NodeKey)?;
+    Some(Origin { node, boot })
+}
+
 // === impl Line ===
 
 impl<'a> Line<'a> {
-    fn new(read: Option<Mark>, cells: Vec<Entry<'a>>) -> Self {
+    fn new(of: Option<Origin>, read: Option<Mark>, cells: Vec<Entry<'a>>) -> Self {
         Self {
             read: read.map(|mark| (mark.boot, mark.number, mark.to)),
+            of: of.map(|of| (of.node.to_string().into(), of.boot)),
             cells,
         }
     }

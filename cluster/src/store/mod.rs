@@ -7,8 +7,10 @@
 //! Failure: every call may fail and may be repeated as it is; a caller that got an error does not
 //! know whether the transaction was committed, and need not.
 
+mod fleet;
 #[cfg(test)]
 mod memory;
+mod owner;
 mod postgres;
 mod sqlite;
 
@@ -20,8 +22,12 @@ use std::fmt::Debug;
 
 use policy::{Cell, Charge, Timestamp};
 
+pub(crate) use fleet::{
+    CLUSTER_SCOPE, FleetStore, News, SEAL_AFTER_MS, SEAL_TASK, Sealed, Sealing,
+};
 #[cfg(test)]
 pub(crate) use memory::MemoryStore;
+pub(crate) use owner::NOBODY;
 pub(crate) use postgres::PostgresStore;
 pub use postgres::{PasswordSource, PostgresConfig, PostgresUrlError, TlsMode};
 pub(crate) use sqlite::SqliteStore;
@@ -29,9 +35,10 @@ pub(crate) use sqlite::SqliteStore;
 use crate::audit::{AuditHead, AuditKey, AuditRow};
 use crate::entity::{Change, Entity, EntityWrite, Expect};
 use crate::error::{StoreError, WriteError};
+use crate::origin::Origin;
 use crate::record::UsageRecord;
 
-/// A place in the order in which a store took the records of one boot. Places of different boots
+/// A place in the order in which a store took the records of one origin. Places of different origins
 /// compare only with those of [`Loaded`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Position(pub(crate) i64);
@@ -39,13 +46,13 @@ pub(crate) struct Position(pub(crate) i64);
 /// All settled cells at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Loaded {
-    /// Sums over all boots, sorted by counter and epoch.
-    pub(crate) cells: Vec<Cell>,
+    /// Each origin's apart.
+    pub(crate) by_origin: Vec<(Origin, Cell)>,
     /// What these cells contain: every record up to here and none after.
     pub(crate) position: Position,
 }
 
-/// What one boot added between two positions.
+/// What one origin added between two positions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Added {
     /// Sums of the charges, sorted by counter and epoch.
@@ -85,18 +92,19 @@ pub struct UsagePage {
     pub next: Option<String>,
 }
 
-/// What the node needs from a database. Calls block; none is made on a request's path. Two
-/// processes may use it at once, each under its own boot.
-pub(crate) trait Store: Send + Sync + Debug {
-    /// Keeps the records and adds the charges of those not seen before to the cells of `boot`, the
-    /// one that settled them, in one transaction. Returns how many were new.
-    fn record_usage(&self, boot: u64, batch: &[UsageRecord]) -> Result<u64, StoreError>;
+/// What the node needs from a database. Calls block; none is made on a request's path. Any number of
+/// processes may use it at once, each under its own origin.
+pub(crate) trait Store: FleetStore + Send + Sync + Debug {
+    /// Keeps the records and adds the charges of those not seen before to the cells of the origin
+    /// that settled them, in one transaction. Returns how many were new.
+    fn record_usage(&self, origin: Origin, batch: &[UsageRecord]) -> Result<u64, StoreError>;
 
     /// Settled cells that still matter at `now`.
     fn load_cells(&self, now: Timestamp) -> Result<Loaded, StoreError>;
 
-    /// What the next records of `boot` after `after`, `most` at most, were charged with.
-    fn added_cells(&self, boot: u64, after: Position, most: u32) -> Result<Added, StoreError>;
+    /// What the next records of `origin` after `after`, `most` at most, were charged with. Those that
+    /// a program wrote which did not say its node are taken by their boot alone.
+    fn added_cells(&self, origin: Origin, after: Position, most: u32) -> Result<Added, StoreError>;
 
     /// Removes cells that no longer matter at `now`; returns how many.
     fn expire_cells(&self, now: Timestamp) -> Result<u64, StoreError>;
@@ -160,6 +168,24 @@ fn judge(write: &EntityWrite, found: Option<u64>) -> Result<(), WriteError> {
     match as_expected {
         true => Ok(()),
         false => Err(WriteError::Stale { found }),
+    }
+}
+
+/// Sums over all origins, sorted by counter and epoch.
+pub(crate) fn sums(by_origin: &[(Origin, Cell)]) -> Vec<Cell> {
+    let mut sums = Sums::default();
+    for (_, cell) in by_origin {
+        sums.add(cell.clone());
+    }
+    sums.cells()
+}
+
+// === impl Loaded ===
+
+impl Loaded {
+    /// Sums over all origins, sorted by counter and epoch.
+    pub(crate) fn cells(&self) -> Vec<Cell> {
+        sums(&self.by_origin)
     }
 }
 

@@ -9,6 +9,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::auth::Caller;
+use super::cluster::of_reason;
 use super::{Degraded, Shared};
 
 /// A node that wants no new traffic.
@@ -39,12 +40,17 @@ pub(super) async fn readyz(State(shared): State<Shared>) -> Response {
         .filter(|part| readiness.is_degraded(*part))
         .map(Degraded::as_str)
         .collect();
-    let body = json!({
+    let mut body = json!({
         "ready": reasons.is_empty(),
         "draining": readiness.is_draining(),
         "reasons": reasons,
         "degraded": degraded,
     });
+    if let Some(cluster) = &shared.state.cluster {
+        let view = cluster.view();
+        let detail: Vec<_> = view.degraded.iter().map(of_reason).collect();
+        body["detail"] = json!(detail);
+    }
     (status, Json(body)).into_response()
 }
 
@@ -52,6 +58,10 @@ pub(super) async fn readyz(State(shared): State<Shared>) -> Response {
 pub(super) async fn metrics(State(shared): State<Shared>) -> Response {
     let readiness = &shared.state.readiness;
     shared.refresh();
+    let observed = shared.state.cluster.as_ref().map(|cluster| cluster.view());
+    if let Some(view) = observed {
+        shared.state.metrics.observe_cluster(&view);
+    }
     let parts = Degraded::ALL.map(|part| (part.as_str(), readiness.is_degraded(part)));
     let metrics = &shared.state.metrics;
     metrics.observe_readiness(readiness.wants_traffic(), parts);
@@ -67,6 +77,9 @@ pub(super) async fn drain(
     Extension(caller): Extension<Caller>,
 ) -> Json<Draining> {
     shared.state.readiness.start_draining();
+    if let Some(cluster) = &shared.state.cluster {
+        cluster.drain();
+    }
     shared.note("drain", &caller).await;
     Json(Draining {
         draining: true,
@@ -82,6 +95,20 @@ impl Shared {
         let readiness = &self.state.readiness;
         readiness.set_degraded(Degraded::Store, !status.store_ok);
         readiness.set_degraded(Degraded::UsageFile, !status.journal_ok);
+        if let Some(cluster) = &self.state.cluster {
+            let view = cluster.view();
+            readiness.set_catching_up(!view.caught_up);
+            let holds = |part: Degraded| {
+                let mut reasons = view.degraded.iter();
+                reasons.any(|reason| reason.as_str() == part.as_str())
+            };
+            for part in Degraded::OF_CLUSTER {
+                readiness.set_degraded(part, holds(part));
+            }
+            if holds(Degraded::Store) {
+                readiness.set_degraded(Degraded::Store, true);
+            }
+        }
         let misfit = self.state.live.load().misfit.is_some();
         readiness.set_degraded(Degraded::Entities, misfit);
     }

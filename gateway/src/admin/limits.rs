@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use super::Shared;
 use super::answer::{Failure, Page};
 use super::auth::Caller;
+use super::cluster::{InForce, Spread};
 use super::entities::{ListQuery, parse};
 use super::standing::{LimitStanding, of_scope};
 
@@ -41,6 +42,8 @@ pub(super) struct Reset {
 pub(super) struct ResetDone {
     /// Its `id`.
     limit: String,
+    /// On how many of the live nodes it does, as `2/3`.
+    applied_on: InForce,
     /// Where it stands on this node now; empty when no limit has this id at
     /// the moment.
     standing: Vec<LimitStanding>,
@@ -67,12 +70,17 @@ pub(super) async fn reset(
 ) -> Result<Json<ResetDone>, Failure> {
     let Reset { limit } = parse(&body)?;
     let (id, actor) = (limit.clone(), caller.actor());
-    shared
+    let revision = shared
         .change(move |entities| entities.reset_limit(&id, &actor))
         .await??;
+    let applied_on = shared.in_force(Spread::Revision(revision)).await;
     let live = shared.state.live.load();
     let standing = find(&live.policy, &limit, shared.state.clock.now());
-    Ok(Json(ResetDone { limit, standing }))
+    Ok(Json(ResetDone {
+        limit,
+        applied_on,
+        standing,
+    }))
 }
 
 /// Where the limit of this id stands; empty or one.

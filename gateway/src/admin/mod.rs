@@ -16,12 +16,14 @@
 mod answer;
 mod audit;
 mod auth;
+mod cluster;
 mod configuration;
 mod entities;
 pub mod explain;
 mod health;
 mod limits;
 mod openapi;
+mod prices;
 mod readiness;
 pub mod rights;
 mod routes;
@@ -45,6 +47,7 @@ use axum::routing::get;
 use http::{HeaderName, HeaderValue, header};
 use policy::{Clock, Predictor};
 
+use crate::prices::PriceBoard;
 use crate::state::Live;
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::UsageStatus;
@@ -54,6 +57,9 @@ use auth::Caller;
 use throttle::Throttle;
 
 pub use audit::{AuditReader, AuditUnavailable, AuditedChange};
+pub use cluster::{
+    Cluster, ClusterShown, DegradedShown, DiagnosisLine, Finding, MemberShown, state_word,
+};
 pub use configuration::ReloadProblem;
 pub use entities::Entities;
 pub use readiness::{Degraded, Readiness};
@@ -94,8 +100,12 @@ pub struct AdminState {
     pub audit: Arc<dyn AuditReader>,
     /// What earlier answers say of the next, for explanations.
     pub predictor: Arc<Predictor>,
+    /// The other nodes; `None` where the node stands alone.
+    pub cluster: Option<Arc<dyn Cluster>>,
     /// Usage records; without it `/api/usage` answers 503.
     pub usage: Option<Arc<dyn UsageReader>>,
+    /// How the price list fares.
+    pub prices: Arc<PriceBoard>,
 }
 
 impl fmt::Debug for AdminState {
@@ -117,6 +127,10 @@ struct Shared {
     changing: Arc<tokio::sync::Mutex<()>>,
     /// Reads of the store, so that a slow one leaves threads for the rest.
     reading: Arc<tokio::sync::Semaphore>,
+    /// Writes that wait for the other nodes.
+    spreading: Arc<tokio::sync::Semaphore>,
+    /// One diagnosis at a time.
+    diagnosing: Arc<tokio::sync::Semaphore>,
 }
 
 /// All routes of the admin port.
@@ -127,6 +141,8 @@ pub fn router(state: AdminState) -> Router {
         reloading: Arc::default(),
         changing: Arc::default(),
         reading: Arc::new(tokio::sync::Semaphore::new(STORE_READS)),
+        spreading: Arc::new(tokio::sync::Semaphore::new(cluster::WAITERS)),
+        diagnosing: Arc::new(tokio::sync::Semaphore::new(1)),
     };
     let api = routes::router()
         .fallback(async || Failure::not_found("no such path in the admin API"))

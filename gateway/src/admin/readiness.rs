@@ -1,9 +1,10 @@
 //! Whether the node wants traffic, and what it does without.
 //!
 //! Atomics only: written by start-up, drain and whoever watches a part; read
-//! by `/readyz`. A lost part degrades the node, it does not unready it.
+//! by `/readyz`. A lost part degrades the node, it does not unready it, but for a
+//! name that another node has.
 
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 
 /// A part that the node can serve without.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,16 +20,49 @@ pub enum Degraded {
     Entities,
     /// No other node of the cluster is in reach.
     Peers,
+    /// Another node is there, but its gRPC port cannot be reached.
+    StreamsBlocked,
+    /// Another live node has this node's name.
+    NameTaken,
+    /// Another node has another file.
+    ConfigurationMismatch,
+    /// Nodes are missing: limits give a share.
+    Partition,
+    /// The others may have forgotten this node: it limits itself to its share.
+    Isolated,
+    /// A node's clock is off.
+    ClockSkew,
+    /// The others count more than this node can keep.
+    TooManyCells,
 }
 
 impl Degraded {
     /// All parts, in the order in which they are listed.
-    pub const ALL: [Degraded; 5] = [
+    pub const ALL: [Degraded; 12] = [
         Degraded::Store,
         Degraded::UsageFile,
         Degraded::Configuration,
         Degraded::Entities,
         Degraded::Peers,
+        Degraded::StreamsBlocked,
+        Degraded::NameTaken,
+        Degraded::ConfigurationMismatch,
+        Degraded::Partition,
+        Degraded::Isolated,
+        Degraded::ClockSkew,
+        Degraded::TooManyCells,
+    ];
+
+    /// Those that only a cluster has.
+    pub const OF_CLUSTER: [Degraded; 8] = [
+        Degraded::Peers,
+        Degraded::StreamsBlocked,
+        Degraded::NameTaken,
+        Degraded::ConfigurationMismatch,
+        Degraded::Partition,
+        Degraded::Isolated,
+        Degraded::ClockSkew,
+        Degraded::TooManyCells,
     ];
 
     /// The name in `/readyz` and in metrics.
@@ -39,10 +73,17 @@ impl Degraded {
             Degraded::Configuration => "configuration",
             Degraded::Entities => "entities",
             Degraded::Peers => "peers",
+            Degraded::StreamsBlocked => "streams_blocked",
+            Degraded::NameTaken => "name_taken",
+            Degraded::ConfigurationMismatch => "configuration_mismatch",
+            Degraded::Partition => "partition",
+            Degraded::Isolated => "isolated",
+            Degraded::ClockSkew => "clock_skew",
+            Degraded::TooManyCells => "too_many_cells",
         }
     }
 
-    fn bit(self) -> u8 {
+    fn bit(self) -> u16 {
         1 << self as u8
     }
 }
@@ -52,13 +93,21 @@ impl Degraded {
 pub struct Readiness {
     ready: AtomicBool,
     draining: AtomicBool,
-    degraded: AtomicU8,
+    /// Whether it is not known yet what the other nodes have.
+    catching_up: AtomicBool,
+    degraded: AtomicU16,
 }
 
 impl Readiness {
     /// Says that the configuration is loaded and the listeners are up, or not.
     pub fn set_ready(&self, ready: bool) {
         self.ready.store(ready, Ordering::Release);
+    }
+
+    /// Says that it is not known yet what the other nodes have counted, or that
+    /// it is.
+    pub fn set_catching_up(&self, catching_up: bool) {
+        self.catching_up.store(catching_up, Ordering::Release);
     }
 
     /// Says that the node is about to go and wants no new traffic. For good.
@@ -73,7 +122,7 @@ impl Readiness {
 
     /// Whether the node wants traffic.
     pub fn wants_traffic(&self) -> bool {
-        self.ready.load(Ordering::Acquire) && !self.is_draining()
+        self.reasons().is_empty()
     }
 
     /// Says whether the node is without `part` now.
@@ -93,10 +142,38 @@ impl Readiness {
     /// Why the node wants no traffic; empty when it does.
     pub(super) fn reasons(&self) -> Vec<&'static str> {
         let starting = !self.ready.load(Ordering::Acquire);
-        let reasons = [(starting, "starting"), (self.is_draining(), "draining")];
+        let reasons = [
+            (starting, "starting"),
+            (self.catching_up.load(Ordering::Acquire), "catching_up"),
+            // Two nodes of one name cannot be told apart; the later one waits.
+            (self.is_degraded(Degraded::NameTaken), "name_taken"),
+            (self.is_draining(), "draining"),
+        ];
         reasons
             .into_iter()
             .filter_map(|(holds, reason)| holds.then_some(reason))
             .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_keeps_a_node_from_traffic() {
+        let readiness = Readiness::default();
+        assert_eq!(readiness.reasons(), ["starting"]);
+        readiness.set_ready(true);
+        assert!(readiness.wants_traffic());
+        for part in Degraded::ALL {
+            readiness.set_degraded(part, true);
+            let keeps = part == Degraded::NameTaken;
+            assert_eq!(readiness.wants_traffic(), !keeps, "{}", part.as_str());
+            readiness.set_degraded(part, false);
+        }
+        readiness.set_catching_up(true);
+        readiness.start_draining();
+        assert_eq!(readiness.reasons(), ["catching_up", "draining"]);
     }
 }

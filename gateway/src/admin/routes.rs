@@ -15,7 +15,9 @@ use super::answer::Refusal;
 use super::auth::authorise;
 use super::entities::{self, Kind};
 use super::rights::{Operation, Resource};
-use super::{Shared, audit, configuration, explain, health, limits, openapi, usage};
+use super::{
+    Shared, audit, cluster, configuration, explain, health, limits, openapi, prices, usage,
+};
 
 /// Makes the schema of a body.
 pub(super) type Shape = fn(&mut SchemaGenerator) -> Schema;
@@ -97,13 +99,14 @@ pub(super) fn table() -> Vec<Route> {
     table.extend(of_limits());
     table.extend(of_node());
     table.extend(of_records());
+    table.extend(of_cluster());
     table
 }
 
 /// The five calls that every kind of entity has.
 fn of_kind(kind: Kind) -> [Route; 5] {
     let (all, one) = (format!("/{}", kind.path()), entities::path_of_one(kind));
-    let resource = entities::resource(kind);
+    let resource = kind.resource();
     let shapes = entities::shapes(kind);
     [
         Route::new(Method::GET, &all, resource, Operation::Read, entities::list)
@@ -139,7 +142,7 @@ fn of_kind(kind: Kind) -> [Route; 5] {
         .says("Puts this in the place of what is there, as a whole.")
         .takes(&[&IF_MATCH, &IF_NONE_MATCH])
         .with_body(shapes.written)
-        .answers(200, shapes.shown)
+        .answers(200, shapes.created)
         .answers(201, shapes.created)
         .refuses(&[400, 404, 409, 412, 503]),
         Route::new(
@@ -214,7 +217,7 @@ fn of_limits() -> [Route; 2] {
     ]
 }
 
-fn of_node() -> [Route; 5] {
+fn of_node() -> [Route; 6] {
     use Resource::{Config, Drain, Explain, Reload};
     let read = Operation::Read;
     let run = Operation::Run;
@@ -224,6 +227,9 @@ fn of_node() -> [Route; 5] {
             .takes(&[&IF_NONE_MATCH])
             .answers(200, of::<configuration::ConfigurationShown>)
             .answers_nothing(304),
+        Route::new(Method::GET, "/catalogue", Config, read, prices::show)
+            .says("The price list, and how it fares.")
+            .answers(200, of::<prices::CatalogueShown>),
         Route::new(Method::GET, "/openapi.json", Config, read, openapi::show)
             .says("This description.")
             .answers(200, of::<serde_json::Map<String, serde_json::Value>>),
@@ -239,6 +245,31 @@ fn of_node() -> [Route; 5] {
             .with_body(of::<explain::Question>)
             .answers(200, of::<explain::Explanation>)
             .refuses(&[400]),
+    ]
+}
+
+fn of_cluster() -> [Route; 2] {
+    let resource = Resource::Cluster;
+    [
+        Route::new(
+            Method::GET,
+            "/cluster",
+            resource,
+            Operation::Read,
+            cluster::show,
+        )
+        .says("The nodes of the cluster and its limits, as this node sees them.")
+        .answers(200, of::<cluster::ClusterShown>),
+        Route::new(
+            Method::POST,
+            "/cluster/diagnose",
+            resource,
+            Operation::Run,
+            cluster::diagnose,
+        )
+        .says("Checks the way to every node: a line of JSON for each finding, as it comes.")
+        .answers(200, of::<cluster::DiagnosisLine>)
+        .refuses(&[409]),
     ]
 }
 

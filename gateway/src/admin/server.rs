@@ -105,9 +105,9 @@ pub fn serve(
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .enable_time()
-        // One change, one reload, two reads of the store, and those that wait
-        // for nobody.
-        .max_blocking_threads(8)
+        // One change, one reload, two reads of the store, three that wait for
+        // the other nodes, one diagnosis, and those that wait for nobody.
+        .max_blocking_threads(12)
         .thread_name("tyr-admin-io")
         .build()
         .map_err(ServeError::Start)?;

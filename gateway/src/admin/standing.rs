@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
-use policy::{Enforcement, NanoUsd, Scope, Snapshot, Standing, Timestamp, Unit, VirtualKey};
+use policy::{Enforcement, Mode, NanoUsd, Scope, Snapshot, Standing, Timestamp, Unit, VirtualKey};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -51,10 +51,13 @@ pub struct LimitStanding {
     resets_at: String,
     /// `eventual` or `strict`.
     enforcement: Word,
-    /// Where it is held: `local` is this node alone.
+    /// How it is held: `single` is this node alone; in a cluster `live` counts
+    /// all nodes, `guard_band` gives each a part of the rest, `share` each side
+    /// of a split its part, `divided` each node its part of the whole.
     mode: Word,
-    /// How much more than the limit may be admitted.
-    overshoot_bound: Amount,
+    /// How much more than the limit may be admitted by all nodes together; null
+    /// where that is not known yet.
+    overshoot_bound: Option<Amount>,
     /// Whether an answer may turn out larger than what was held for it: then
     /// the limit is passed by what is in flight, which no bound on admission
     /// shows.
@@ -133,9 +136,12 @@ impl From<&Standing> for LimitStanding {
                 Enforcement::Eventual => "eventual".into(),
                 Enforcement::Strict => "strict".into(),
             },
-            // This node alone counts: no request is admitted past the limit.
-            mode: "local".into(),
-            overshoot_bound: amount(0),
+            mode: standing.mode.as_str().into(),
+            overshoot_bound: match standing.mode {
+                // This node alone counts: no request is admitted past the limit.
+                Mode::Single => Some(amount(0)),
+                _ => standing.overshoot_bound.map(amount),
+            },
             answers_may_exceed_hold: standing.enforcement == Enforcement::Eventual
                 && matches!(standing.unit, Unit::Tokens | Unit::Usd),
             overridden: standing.overridden,

@@ -5,6 +5,7 @@
 //! configuration they need, so that a job needs no secrets of providers.
 
 mod audit;
+pub mod cluster;
 mod import;
 mod migrate;
 mod rotate;
@@ -13,8 +14,9 @@ use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
-use cluster::{OpenStore, StartError, StoreConfig, StoreError};
+use ::cluster::{OpenStore, StartError, StoreConfig, StoreError};
 
+use crate::ask::AskError;
 use crate::config::{self, Environment, Problem};
 use crate::startup::store_config;
 use crate::vault::KeyRing;
@@ -39,6 +41,9 @@ enum CommandError {
     /// The store failed while it was used; the command can be repeated.
     #[error("the store failed: {0}")]
     Store(#[from] StoreError),
+    /// The node could not be asked.
+    #[error(transparent)]
+    Ask(#[from] AskError),
     /// What the command looked at is not as it should be.
     #[error("{0}")]
     Found(String),
@@ -68,7 +73,7 @@ fn open(
     let (settings, ring) = settings;
     let config = store_config(&settings, &environment)
         .map_err(|error| CommandError::Settings(format!("{error:#}")))?;
-    let store = cluster::open_store(&change(config))?;
+    let store = ::cluster::open_store(&change(config))?;
     Ok(Opened { store, ring })
 }
 

@@ -13,6 +13,7 @@ pub mod catalogue;
 mod de;
 pub mod file;
 mod load;
+mod mark;
 mod problem;
 mod reference;
 mod resolve;
@@ -30,11 +31,17 @@ pub use load::{Document, load, parse_all};
 pub use problem::Problem;
 pub use reference::{Environment, References};
 pub use resolve::{
-    PostgresSettings, ResolveInto, Resolved, Startup, StoreSettings, TlsFiles, check, resolve,
-    store_and_keys,
+    ClusterSettings, ClusterTlsFiles, PostgresSettings, ResolveInto, Resolved, Startup,
+    StoreSettings, TlsFiles, check, resolve, store_and_keys,
 };
 pub use schema::{entity_schema, schema, schema_text};
 pub use watch::{Looked, OnReload, Reloaded, Reloader, ReloaderParts, Started, Told, start};
+
+/// Whether the file at `path` makes the node part of a cluster; what is wrong
+/// with the file is told by who reads all of it.
+pub fn asks_for_cluster(path: &std::path::Path) -> bool {
+    load(path).is_ok_and(|document| document.file.cluster.enabled)
+}
 
 /// The document with all defaults, secrets as `***` and references as written.
 pub fn redacted(document: &Document) -> serde_json::Value {

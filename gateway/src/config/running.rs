@@ -5,12 +5,13 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use arc_swap::ArcSwap;
 use policy::KeyHash;
+use tokio::sync::Notify;
 
-use super::catalogue::Ledger;
+use super::catalogue::{Effect, Fleet, Gone, Ledger};
 use super::load::Document;
 use super::resolve::{ResolveInto, Startup};
 use super::watch::{ReloaderParts, Told};
@@ -21,6 +22,13 @@ use crate::vault::KeyRing;
 pub(super) struct Running {
     pub(super) parts: ReloaderParts,
     pub(super) live: Arc<ArcSwap<Live>>,
+    /// Where entities of the API are kept; none before the node has a store.
+    /// Set once, so that who needs it waits for nobody.
+    pub(super) ledger: OnceLock<Arc<dyn Ledger>>,
+    /// The other nodes; none where the node stands alone.
+    pub(super) fleet: OnceLock<Arc<dyn Fleet>>,
+    /// Rung when something of other processes is to be taken over now.
+    pub(super) news: Arc<Notify>,
     state: Mutex<State>,
     /// Refused by calls that wait for `state`: whatever comes to run meanwhile
     /// refuses them too. Held for the moment of a swap, never while anything
@@ -39,8 +47,9 @@ pub(super) struct State {
     pub(super) document: Document,
     /// Its keys for secrets at rest.
     pub(super) ring: KeyRing,
-    /// Where entities of the API are kept; `None` before the node has a store.
-    pub(super) ledger: Option<Arc<dyn Ledger>>,
+    /// Entities that were taken away lately: what comes late does not bring
+    /// them back.
+    pub(super) gone: Gone,
     /// Files that references point to, in the last document that could be typed.
     pub(super) referenced: BTreeSet<PathBuf>,
     /// Fingerprint of what was read last, whether it worked or not.
@@ -54,6 +63,9 @@ impl Running {
         Running {
             parts,
             live: Arc::new(ArcSwap::from_pointee(live)),
+            ledger: OnceLock::new(),
+            fleet: OnceLock::new(),
+            news: Arc::default(),
             state: Mutex::new(state),
             refused: Mutex::default(),
         }
@@ -81,16 +93,16 @@ impl Running {
         self.run(live);
     }
 
-    /// Lets a configuration run that the API changed; `base`: also in what is
-    /// no virtual key.
-    pub(super) fn swap_written(&self, state: &mut State, live: Live, base: bool) {
+    /// Lets a configuration run that the API changed, with what follows from
+    /// the kinds that changed. Whoever calls holds the lock.
+    pub(super) fn swap_written(&self, state: &mut State, live: Live, effects: &[Effect]) {
         state.revision = live.policy.revision();
-        if base {
+        if effects.contains(&Effect::Labels) {
             (self.parts.on_reload)(Told::Written(&live));
         }
         let upstreams = Arc::clone(&live.upstreams);
         self.run(live);
-        if base {
+        if effects.contains(&Effect::Connections) {
             self.parts.clients.retain(&upstreams);
         }
     }
@@ -107,10 +119,21 @@ impl Running {
     /// what that one lets run refuses them too. Until `refused_for_good`.
     pub(super) fn refuse(&self, hashes: &[KeyHash]) {
         let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
-        refused.extend_from_slice(hashes);
         let live = self.live.load_full();
+        let news = |hash: &&KeyHash| !refused.contains(hash) && !live.is_refusing(hash);
+        let news: Vec<KeyHash> = hashes.iter().filter(news).copied().collect();
+        if news.is_empty() {
+            return;
+        }
+        refused.extend_from_slice(&news);
         let revision = live.policy.revision();
-        self.live.store(Arc::new(live.refusing(revision, hashes)));
+        self.live.store(Arc::new(live.refusing(revision, &news)));
+    }
+
+    /// Those that only calls to `refuse` refuse so far.
+    pub(super) fn refused(&self) -> Vec<KeyHash> {
+        let refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        refused.clone()
     }
 
     /// What runs refuses these by itself. Whoever calls holds the lock.

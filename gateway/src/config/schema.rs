@@ -13,7 +13,7 @@ use schemars::transform::{Transform, transform_subschemas};
 use serde_json::Value;
 
 use super::catalogue::Kind;
-use super::file::{self, File};
+use super::file::File;
 
 /// The schema as a JSON value.
 pub fn schema() -> Value {
@@ -59,23 +59,10 @@ fn of_entity(kind: Kind) -> Compiled {
 
 /// The schema of one entity, as the API takes it.
 pub fn entity_schema(kind: Kind) -> Value {
-    let generator = || {
-        SchemaSettings::draft2020_12()
-            .with_transform(NullIsNoValue)
-            .into_generator()
-    };
-    let mut schema = match kind {
-        Kind::Customer => generator().into_root_schema_for::<file::Customer>(),
-        Kind::Team => generator().into_root_schema_for::<file::Team>(),
-        Kind::Provider => generator().into_root_schema_for::<file::Provider>(),
-        Kind::Model => generator().into_root_schema_for::<file::ModelEntry>(),
-        Kind::VirtualKey => generator().into_root_schema_for::<file::VirtualKey>(),
-        Kind::RoutingRule => generator().into_root_schema_for::<file::RoutingRule>(),
-        Kind::AdminToken => generator().into_root_schema_for::<file::AdminTokenEntry>(),
-        Kind::Role => generator().into_root_schema_for::<file::RoleEntry>(),
-        Kind::LimitOverride => generator().into_root_schema_for::<file::LimitOverride>(),
-    }
-    .to_value();
+    let generator = SchemaSettings::draft2020_12()
+        .with_transform(NullIsNoValue)
+        .into_generator();
+    let mut schema = kind.schema(generator).to_value();
     if let Some(fields) = schema.as_object_mut() {
         fields.remove("$schema");
     }

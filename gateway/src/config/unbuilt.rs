@@ -7,22 +7,10 @@ use serde_json::Value;
 
 use super::problem::{FieldPath, Step};
 
-/// (parent without list positions, field).
-const FIELDS: &[(&str, &str)] = &[("", "catalogue")];
-
 /// (field without list positions, value).
 const VALUES: &[(&str, &str)] = &[("cluster.type", "broker")];
 
 const NOT_YET: &str = "is not supported by this version of Tyr";
-
-/// The message for a field that is planned; `None` when it is unknown.
-pub(super) fn field(parent: &FieldPath, name: &str) -> Option<String> {
-    let parent = names(parent);
-    FIELDS
-        .iter()
-        .any(|(place, field)| *field == name && parent == *place)
-        .then(|| format!("`{name}` {NOT_YET}"))
-}
 
 /// The message for a value that is planned; `None` when it is unknown.
 pub(super) fn value(path: &FieldPath, found: &Value) -> Option<String> {

@@ -68,7 +68,7 @@ impl Findings<'_> {
             ValidationErrorKind::AdditionalProperties { unexpected } => {
                 let known = self.known_fields(error.schema_path().as_str());
                 for name in unexpected {
-                    let message = unknown_field(&path, name, &known);
+                    let message = unknown_field(name, &known);
                     let path = path.key(name);
                     self.problems.push(self.root.problem(&path, message));
                     self.unknown.push(path);
@@ -186,10 +186,7 @@ fn alternatives(
 
 const NO_VALUE: &str = "has no value: give it one or remove the line";
 
-fn unknown_field(parent: &FieldPath, name: &str, known: &[String]) -> String {
-    if let Some(message) = unbuilt::field(parent, name) {
-        return message;
-    }
+fn unknown_field(name: &str, known: &[String]) -> String {
     match nearest(name, known) {
         Some(close) => format!("unknown field `{name}`, did you mean `{close}`?"),
         None => format!("unknown field `{name}`; known are {}", quoted(known)),

@@ -10,15 +10,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use policy::{Clock, CounterTable};
+use policy::{Clock, CounterTable, Price};
 use tokio::time::Interval;
 
-use super::catalogue::{Catalogue, audit_key};
+use super::catalogue::{Catalogue, Effect, Gone, audit_key};
 use super::load::{Document, fingerprint, load, sources};
 use super::problem::{FieldPath, Problem};
 use super::reference::Environment;
-use super::resolve::{ResolveInto, Resolved, Startup, resolve};
+use super::resolve::{ResolveInto, Resolved, Startup, base, resolve};
 use super::running::{Running, State};
+use crate::prices::PriceList;
 use crate::state::Live;
 use crate::upstream::ClientPool;
 use crate::vault::KeyRing;
@@ -111,7 +112,7 @@ pub fn start(parts: ReloaderParts) -> Result<Started, Vec<Problem>> {
         startup: resolved.startup.clone(),
         document,
         ring: resolved.ring.clone(),
-        ledger: None,
+        gone: Gone::default(),
         referenced,
         seen,
         settling: None,
@@ -150,6 +151,37 @@ impl Reloader {
         match self.read(&mut state) {
             Ok(reloaded) => Looked::Reloaded(reloaded),
             Err(problems) => Looked::Refused(problems),
+        }
+    }
+
+    /// Lets the configuration run with another price list: a new one with its
+    /// own number if a price in use differs, which is told then. Blocks.
+    pub fn use_prices(&self, list: Arc<PriceList>) -> Result<Option<u64>, Vec<Problem>> {
+        let mut state = self.running.lock();
+        let live = self.running.live.load_full();
+        let mut with_list = Live::clone(&live);
+        with_list.pricing.list = list;
+        let next = {
+            let into = self.running.resolve_with(&state, Some(&with_list));
+            let (entries, ring) = (&with_list.entries, &state.ring);
+            base(&state.document, &with_list, entries, ring, &into)
+        };
+        match next {
+            Ok(next) if !are_priced_alike(&live, &next) => {
+                let revision = next.policy.revision();
+                let effects = [Effect::Labels];
+                self.running.swap_written(&mut state, next, &effects);
+                Ok(Some(revision))
+            }
+            // The list stays for whatever is resolved next.
+            Ok(_) => {
+                self.running.swap_written(&mut state, with_list, &[]);
+                Ok(None)
+            }
+            Err(problems) => {
+                self.running.swap_written(&mut state, with_list, &[]);
+                Err(problems)
+            }
         }
     }
 
@@ -214,10 +246,17 @@ impl Reloader {
         }
         state.document = document;
         state.ring = resolved.ring;
-        if let Some(ledger) = &state.ledger {
+        if let Some(ledger) = self.running.ledger.get() {
             ledger.use_audit_key(audit_key(&state.ring));
         }
         self.running.swap(state, resolved.live);
+        if let Some(fleet) = self.running.fleet.get() {
+            let cluster = resolved.startup.cluster.as_ref();
+            if let Some(cluster) = cluster {
+                fleet.set_secrets(&cluster.secrets);
+            }
+            fleet.set_configuration(self.running.mark(state));
+        }
         parts.clients.retain(&self.running.live.load().upstreams);
         parts.counters.drop_idle(parts.clock.now());
         tracing::info!(revision = state.revision, "configuration loaded");
@@ -264,6 +303,17 @@ impl ReloaderParts {
         }
         (seen, document)
     }
+}
+
+/// Whether no model costs anything else, or answers longer.
+fn are_priced_alike(one: &Live, other: &Live) -> bool {
+    let priced = |live: &Live| -> Vec<(Price, Option<u64>)> {
+        let models = live.policy.models().iter();
+        models
+            .map(|model| (model.price, model.max_output_tokens))
+            .collect()
+    };
+    priced(one) == priced(other)
 }
 
 /// Fingerprint of the configuration's files and those referred to.

@@ -4,14 +4,16 @@
 //! Failure answer: a node that cannot be reached or refuses is an error with
 //! its own words; nothing is printed to stdout then.
 
-mod client;
 mod text;
 
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::process::ExitCode;
 
+use http::Method;
+
 use crate::admin::explain::{Explanation, Question};
+use crate::ask::{AdminPort, AskError};
 
 /// What `tyr explain` is told.
 #[derive(Debug, clap::Args)]
@@ -54,31 +56,9 @@ pub struct Arguments {
 /// Why there is no explanation.
 #[derive(Debug, thiserror::Error)]
 pub enum ExplainError {
-    /// No token to ask with.
-    #[error("set TYR_ADMIN_TOKEN to a token of the admin API")]
-    NoToken,
-    /// `--admin` is no address.
-    #[error("--admin is not an http or https address: {0}")]
-    Address(String),
-    /// The node is not there or does not answer.
-    #[error("the admin port at {address} cannot be asked: {reason}")]
-    Unreachable {
-        /// As it was given.
-        address: String,
-        /// What went wrong.
-        reason: String,
-    },
-    /// The node refused.
-    #[error("the node answered {status}: {message}")]
-    Refused {
-        /// Its HTTP status.
-        status: u16,
-        /// Its words.
-        message: String,
-    },
-    /// The node speaks of something else.
-    #[error("the node's answer is not an explanation: {0}")]
-    Unreadable(#[source] serde_json::Error),
+    /// The node did not explain.
+    #[error(transparent)]
+    Ask(#[from] AskError),
     /// stdout is closed.
     #[error("cannot print")]
     Print(#[source] std::io::Error),
@@ -97,9 +77,7 @@ pub fn explain(arguments: &Arguments, token: Option<String>) -> ExitCode {
 }
 
 fn run(arguments: &Arguments, token: Option<String>) -> Result<(), ExplainError> {
-    let token = token
-        .filter(|token| !token.is_empty())
-        .ok_or(ExplainError::NoToken)?;
+    let port = AdminPort::new(&arguments.admin, token)?;
     let question = Question {
         key: arguments.key.clone(),
         model: arguments.model.clone(),
@@ -112,12 +90,13 @@ fn run(arguments: &Arguments, token: Option<String>) -> Result<(), ExplainError>
         user: arguments.user.clone(),
         stream: arguments.stream,
     };
-    let answer = client::ask(&arguments.admin, &token, &question)?;
+    let question = serde_json::to_value(&question).map_err(AskError::Unreadable)?;
+    let answer = port.ask(Method::POST, "/api/explain", Some(&question))?;
     let printed = match arguments.json {
         true => format!("{answer:#}\n"),
         false => {
             let explanation: Explanation =
-                serde_json::from_value(answer).map_err(ExplainError::Unreadable)?;
+                serde_json::from_value(answer).map_err(AskError::Unreadable)?;
             text::of(&explanation)
         }
     };

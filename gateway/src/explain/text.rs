@@ -38,6 +38,12 @@ fn write(text: &mut String, explanation: &Explanation) -> std::fmt::Result {
         writeln!(text, "user     '{user}'")?;
     }
     rules(text, explanation)?;
+    if let Some(region) = &explanation.region {
+        writeln!(
+            text,
+            "region   '{region}' is this node's: first what is there, then what is in none"
+        )?;
+    }
     if let Some(chosen) = &explanation.chosen {
         writeln!(text, "goes to  {chosen}")?;
     }
@@ -84,6 +90,9 @@ fn of_choice(text: &mut String, choice: &ChoiceShown) -> std::fmt::Result {
     write!(text, "choice   {}", choice.model)?;
     if let Some(credential) = &choice.credential {
         write!(text, " with credential '{credential}'")?;
+    }
+    if let Some(region) = &choice.region {
+        write!(text, " in region '{region}' ({})", choice.nearness)?;
     }
     writeln!(
         text,
@@ -139,7 +148,7 @@ mod tests {
                     "scope": "virtual_key", "name": "demo", "unit": "usd", "every": "1d",
                     "window": "calendar", "limit_name": null, "limit": "10", "used": "9.95",
                     "reserved": "0", "remaining": "0.05", "resets_at": "2026-11-23T00:00:00Z",
-                    "enforcement": "strict", "mode": "local", "overshoot_bound": "0",
+                    "enforcement": "strict", "mode": "single", "overshoot_bound": "0",
                     "answers_may_exceed_hold": false, "overridden": false, "shadow": false,
                 },
                 "asked": "0.2",

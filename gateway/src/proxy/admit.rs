@@ -274,6 +274,10 @@ pub(super) fn of_route(refusal: RouteRefusal, model: &str) -> Refusal {
             Reason::UnsupportedEndpoint,
             format!("no provider of the model '{shown}' serves this endpoint"),
         ),
+        RouteRefusal::PriceUnknown => (
+            Reason::NotReady,
+            format!("the price of the model '{shown}' is not known yet"),
+        ),
     };
     Refusal::new(reason, message).param(Some("model"))
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use policy::{
     Candidate, Choice, Explained, Foreseen, Judged, KeyRefusal, ModelId, OnTight, Predictor,
-    RuleOutcome, Scope, Timestamp, VirtualKey,
+    RuleOutcome, Scope, Snapshot, Timestamp, VirtualKey,
 };
 use rand::RngExt;
 
@@ -87,6 +87,7 @@ fn decide(
         .clone()
         .find(|step| step.outcome == RuleOutcome::Matched)
         .map(|step| step.rule.as_ref().to_owned());
+    explanation.region = region(policy);
     explanation.skipped = routed.skipped.iter().map(of_skipped).collect();
     let choices = routed
         .outcome
@@ -124,6 +125,12 @@ fn decide(
             Err(Refusal::of_limit(&rejection, status, shape, now))
         }
     }
+}
+
+/// The node's region, if it orders anything.
+fn region(policy: &Snapshot) -> Option<String> {
+    let region = policy.region().filter(|_| policy.is_regional());
+    region.map(|region| region.as_ref().to_owned())
 }
 
 fn route(
@@ -279,9 +286,13 @@ fn of_choice(
     limits: &[Judged],
 ) -> ChoiceShown {
     let demand = &candidate.demand;
+    let provider = live.policy.model(choice.model).provider;
+    let provider = live.policy.provider(provider);
     ChoiceShown {
         model: full_name(live, choice.model),
         credential: choice.credential.as_deref().map(str::to_owned),
+        region: provider.region.as_deref().map(str::to_owned),
+        nearness: live.policy.nearness(choice.model).as_str().to_owned(),
         demand: DemandShown {
             tokens: demand.tokens.0,
             cost_usd: dollars(demand.cost),

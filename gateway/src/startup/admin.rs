@@ -4,9 +4,9 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use ::cluster::audit::AuditRow;
+use ::cluster::{EntityLog, StatusSnapshot, UsageLog};
 use anyhow::Context;
-use cluster::audit::AuditRow;
-use cluster::{EntityLog, StatusSnapshot, UsageLog};
 use tokio::sync::watch;
 
 use super::Parts;
@@ -49,7 +49,12 @@ pub(super) fn serve(
         node: parts.node_id.clone(),
         entities: parts.catalogue.clone(),
         audit: Arc::new(Trail(parts.node.entities())),
+        cluster: parts
+            .cluster
+            .clone()
+            .map(|handle| Arc::new(handle) as Arc<dyn admin::Cluster>),
         usage: Some(Arc::new(Records(parts.node.usage_log()))),
+        prices: parts.prices.board.clone(),
     };
     let router = admin::router(state);
     admin::serve(listener, router, closed).context("the admin port")

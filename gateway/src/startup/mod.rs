@@ -1,13 +1,15 @@
 //! The only wiring file: builds state and services, and says in which order
 //! they start and stop.
 //!
-//! Start: configuration, store (with its counters), data port, admin port. A
+//! Start: configuration, store (with its counters) and cluster, data port,
+//! admin port. A
 //! process that takes over does all that can fail before it waits for the
 //! sockets of the old one, and is silent on the admin port until it has them.
 //! Stop: readiness falls, the data port closes, requests end, the admin port
 //! closes, the last records are committed.
 
 mod admin;
+mod cluster;
 mod store;
 
 pub(crate) use store::store_config;
@@ -20,9 +22,9 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 
+use ::cluster::{ClusterHandle, Node, NodeConfig};
 use anyhow::Context;
 use arc_swap::ArcSwap;
-use cluster::{Node, NodeConfig};
 use pingora_core::listeners::{L4BufferSettings, ListenerConfig};
 use pingora_core::server::configuration::{Opt, ServerConf};
 use pingora_core::server::{RunArgs, Server};
@@ -30,7 +32,8 @@ use policy::{Clock, CounterTable, Predictor};
 use tokio::sync::watch;
 
 use crate::admin::{Degraded, Readiness};
-use crate::clock::SystemClock;
+use crate::clock::{NodeClock, ShiftedClock, SystemClock};
+use crate::config::catalogue::Fleet;
 use crate::config::{
     self, Catalogue, Environment, OnReload, Problem, References, Reloader, ReloaderParts, Started,
     Startup, Told,
@@ -38,12 +41,16 @@ use crate::config::{
 use crate::edge::{
     Connections, DataService, EdgeApp, EdgeBounds, EdgeObserver, ListeningSockets, TlsIdentity,
 };
+use crate::peers::{Peers, PeersParts};
+use crate::prices::{self, PriceDuties, PriceSync};
 use crate::proxy::{Proxy, Services, TokenCounter};
 use crate::sidecar::{self, Drain, Inheritance, Recovery, Sidecar, Watched};
 use crate::state::Live;
 use crate::telemetry::{self, LogFormat, Metrics};
 use crate::upstream::ClientPool;
 use crate::users;
+
+use self::cluster::{OtherNodes, cluster_config};
 
 /// Runs a node until it is told to stop.
 pub fn serve(conf: &Path, upgrade: bool) -> ExitCode {
@@ -110,7 +117,10 @@ struct Parts {
     startup: Startup,
     node: Arc<Node>,
     node_id: Arc<str>,
+    /// The other nodes; `None` where the node stands alone.
+    cluster: Option<ClusterHandle>,
     counters: Arc<CounterTable>,
+    prices: PriceSync,
     /// Whether the store was away at the start and has not been read since.
     store_pending: Arc<AtomicBool>,
     /// In a process that took over, until it is given to the sidecar.
@@ -130,10 +140,29 @@ impl Parts {
             inheritance: self.inheritance.take(),
             recovery: Recovery {
                 node: self.node.clone(),
-                counters: self.counters.clone(),
+                counters: self.cluster.is_none().then(|| self.counters.clone()),
                 pending: self.store_pending.clone(),
             },
         }
+    }
+}
+
+impl Parts {
+    /// What is kept fresh beside the configuration's files, and the way to it
+    /// from the cluster.
+    fn beside(
+        &self,
+    ) -> (
+        impl Future<Output = ()> + Send + 'static,
+        Option<PriceDuties>,
+    ) {
+        let users = users::tend(self.live.clone(), self.counters.clone(), self.clock.clone());
+        let (duties, orders) = self.cluster.clone().map(prices::duties).unzip();
+        let prices = self.prices.clone().tend(orders);
+        let both = async {
+            tokio::join!(users, prices);
+        };
+        (both, duties)
     }
 }
 
@@ -159,15 +188,9 @@ fn run(conf: &Path, upgrade: bool) -> anyhow::Result<()> {
     let (close_admin, admin_closed) = watch::channel(false);
     let admin_port =
         crate::admin::bind(parts.startup.admin_listen).context("server.admin_listen")?;
-    let side = Sidecar::start(
-        parts.watched(),
-        users::tend(
-            parts.live.clone(),
-            parts.counters.clone(),
-            parts.clock.clone(),
-        ),
-        stopped,
-    )?;
+    let (beside, duties) = parts.beside();
+    let side = Sidecar::start(parts.watched(), beside, stopped)?;
+    let peers = listen_to_peers(&parts, duties, stop.subscribe())?;
     let mut data = data_port(&parts, upgrade)?;
     let drain = Drain {
         readiness: parts.readiness.clone(),
@@ -179,6 +202,7 @@ fn run(conf: &Path, upgrade: bool) -> anyhow::Result<()> {
         leave: data.leave,
         cut: parts.cut.clone(),
         close_admin: close_admin.clone(),
+        cluster: parts.cluster.clone(),
     };
     if upgrade {
         tracing::info!(socket = %drain.upgrade_socket.display(),
@@ -202,6 +226,9 @@ fn run(conf: &Path, upgrade: bool) -> anyhow::Result<()> {
         tracing::error!("the thread that waits for the data port ended in a panic");
     }
     side.join();
+    if let Some(peers) = peers {
+        peers.join();
+    }
     admin.join();
     match Arc::into_inner(parts.node) {
         Some(node) => node.stop(),
@@ -213,11 +240,25 @@ fn run(conf: &Path, upgrade: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn build(conf: &Path, upgrade: bool) -> anyhow::Result<Parts> {
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+/// The first configuration, and what it was read with.
+struct Begun {
+    started: Started,
+    time: Arc<NodeClock>,
+    metrics: Arc<Metrics>,
+    counters: Arc<CounterTable>,
+    readiness: Arc<Readiness>,
+}
+
+fn begin(conf: &Path) -> anyhow::Result<Begun> {
+    let time = Arc::new(NodeClock::new(wall_clock()?));
+    let clock: Arc<dyn Clock> = time.clone();
     let metrics = Arc::new(Metrics::new());
     telemetry::count_panics(metrics.clone());
-    let counters = Arc::new(CounterTable::new());
+    // Only for others it matters which counts have changed.
+    let counters = Arc::new(match config::asks_for_cluster(conf) {
+        true => CounterTable::tracking(),
+        false => CounterTable::new(),
+    });
     let readiness = Arc::new(Readiness::default());
     let started = config::start(ReloaderParts {
         path: conf.to_owned(),
@@ -231,11 +272,33 @@ fn build(conf: &Path, upgrade: bool) -> anyhow::Result<Parts> {
     for warning in &started.warnings {
         tracing::warn!(problem = %warning, "configuration");
     }
-    let mut node = start_node(&started, upgrade, &counters, clock.clone())?;
+    Ok(Begun {
+        started,
+        time,
+        metrics,
+        counters,
+        readiness,
+    })
+}
+
+fn build(conf: &Path, upgrade: bool) -> anyhow::Result<Parts> {
+    let Begun {
+        started,
+        time,
+        metrics,
+        counters,
+        readiness,
+    } = begin(conf)?;
+    let mut node = start_node(&started, upgrade, &counters, &time)?;
+    let clock: Arc<dyn Clock> = time;
+    let cluster = node.cluster();
+    // Known before anybody asks whether the node is ready.
+    readiness.set_catching_up(cluster.is_some());
     let startup = started.startup;
     let node_id = startup.node_id.clone();
     sidecar::clear_upgrade_socket(&upgrade_socket(&startup));
     let store_pending = Arc::new(AtomicBool::new(node.degraded()));
+    // None in a cluster, which counts what it settles like that of any other.
     let inheritance = node.predecessor().map(|predecessor| Inheritance {
         predecessor,
         counters: counters.clone(),
@@ -244,6 +307,14 @@ fn build(conf: &Path, upgrade: bool) -> anyhow::Result<Parts> {
         Some(tls) => Some(TlsIdentity::load(&tls.cert, &tls.key).context("server.tls")?),
         None => None,
     };
+    let reloader = Arc::new(started.reloader);
+    let prices = PriceSync::begun(
+        &startup.data_dir,
+        &started.live,
+        &reloader,
+        &clock,
+        &metrics,
+    );
     let (cut, is_cut) = watch::channel(false);
     let predictor = Arc::new(Predictor::new());
     let services = Arc::new(Services {
@@ -264,9 +335,11 @@ fn build(conf: &Path, upgrade: bool) -> anyhow::Result<Parts> {
         readiness,
         clock,
         predictor,
-        reloader: Arc::new(started.reloader),
+        reloader,
+        prices,
         catalogue: started.catalogue,
         node_id: node_id.into(),
+        cluster,
         counters,
         store_pending,
         startup,
@@ -282,25 +355,74 @@ fn build(conf: &Path, upgrade: bool) -> anyhow::Result<Parts> {
 fn start_node(
     started: &Started,
     upgrade: bool,
-    counters: &CounterTable,
-    clock: Arc<dyn Clock>,
+    counters: &Arc<CounterTable>,
+    time: &NodeClock,
 ) -> anyhow::Result<Node> {
-    let node = cluster::start(
+    let startup = &started.startup;
+    let settings = startup.cluster.as_ref();
+    let prices = started.live.load().pricing.source.clone();
+    let tasks: Vec<_> = prices
+        .map(|prices| prices::task(&prices))
+        .into_iter()
+        .collect();
+    let cluster = settings.map(|settings| cluster_config(settings, &startup.node_id, tasks));
+    let node = ::cluster::start(
         NodeConfig {
-            data_dir: started.startup.data_dir.clone(),
+            data_dir: startup.data_dir.clone(),
             take_over: upgrade,
             audit: audit_key(&started.ring),
-            store: store_config(&started.startup.store, &Environment::of_process())?,
+            store: store_config(&startup.store, &Environment::of_process())?,
+            cluster: cluster.transpose()?,
+            counters: counters.clone(),
         },
-        clock,
+        time.wall(),
     )
     .context("the node's store")?;
     counters.restore(&node.cells());
+    let fleet = node.cluster().map(|handle| -> Arc<dyn Fleet> {
+        time.follow(handle.clock());
+        let secrets = settings.map(|settings| settings.secrets.clone());
+        Arc::new(OtherNodes::new(handle, secrets.unwrap_or_default()))
+    });
     let entities = node.entities();
     let loaded = entities.loaded();
-    let opened = started.catalogue.open(Arc::new(entities), loaded);
+    let opened = started.catalogue.open(Arc::new(entities), loaded, fleet);
     opened.map_err(|problems| anyhow::anyhow!(lines(&problems)))?;
     Ok(node)
+}
+
+/// The machine's clock. `TYR_CLOCK_OFFSET_MS` shifts it, to try what a node with
+/// a wrong clock does.
+fn wall_clock() -> anyhow::Result<Arc<dyn Clock>> {
+    let Ok(text) = std::env::var("TYR_CLOCK_OFFSET_MS") else {
+        return Ok(Arc::new(SystemClock));
+    };
+    let by = text
+        .parse()
+        .context("TYR_CLOCK_OFFSET_MS is not a number of milliseconds")?;
+    tracing::warn!(
+        by,
+        "the clock of this node is shifted by TYR_CLOCK_OFFSET_MS"
+    );
+    Ok(Arc::new(ShiftedClock { by }))
+}
+
+/// Listens to the other nodes, if there are any.
+fn listen_to_peers(
+    parts: &Parts,
+    duties: Option<PriceDuties>,
+    stopped: watch::Receiver<bool>,
+) -> anyhow::Result<Option<Peers>> {
+    let Some((handle, duties)) = parts.cluster.as_ref().zip(duties) else {
+        return Ok(None);
+    };
+    let incoming = handle.incoming().context("the cluster's news")?;
+    let parts = PeersParts {
+        incoming,
+        catalogue: parts.catalogue.clone(),
+        tasks: Box::new(duties),
+    };
+    Ok(Some(Peers::start(parts, stopped)?))
 }
 
 /// Tells metrics and readiness of each configuration, before it runs.
@@ -311,6 +433,8 @@ fn on_reload(metrics: Arc<Metrics>, readiness: Arc<Readiness>, clock: Arc<dyn Cl
             let rules = rules.map(|rule| &*rule.spec().name);
             metrics.governance().configure_rules(rules);
             let models = live.policy.models().iter();
+            let unpriced = models.clone().filter(|model| !model.price.is_known());
+            metrics.prices().configure(unpriced.count());
             metrics.configure(models.map(|model| {
                 let provider = live.policy.provider(model.provider);
                 (provider.name.as_ref(), model.name.as_ref())

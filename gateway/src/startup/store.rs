@@ -1,7 +1,7 @@
 //! The node's store, as the file describes it.
 
+use ::cluster::{PasswordSource, PostgresConfig, StoreConfig, TlsMode};
 use anyhow::Context;
-use cluster::{PasswordSource, PostgresConfig, StoreConfig, TlsMode};
 
 use crate::config::file::StoreTlsMode;
 use crate::config::{Environment, PostgresSettings, StoreSettings};

@@ -20,14 +20,17 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
+use cluster::ClusterView;
 use policy::{NanoUsd, Timestamp, Usage};
 use prometheus::core::Collector;
 use prometheus::{
-    Counter, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
-    IntGaugeVec, Opts, Registry, TextEncoder,
+    Counter, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec,
+    IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
+use super::cluster::ClusterSeries;
 use super::governance::Governance;
+use super::prices::Prices;
 use super::process;
 use super::series::{Finished, ModelSeries};
 use crate::api::Endpoint;
@@ -111,6 +114,9 @@ pub struct Metrics {
     pairs: Mutex<usize>,
     refusals: IntCounterVec,
     governance: Governance,
+    prices: Prices,
+    /// Of a node that is part of a cluster.
+    cluster: OnceLock<ClusterSeries>,
     in_flight: IntGauge,
     streams: IntGauge,
     connections: IntGauge,
@@ -182,6 +188,8 @@ impl Metrics {
             pairs: Mutex::new(0),
             refusals: make.counters("tyr_refusals_total", "Requests refused by Tyr itself.", &["reason"]),
             governance: Governance::new(&make),
+            prices: Prices::new(&make),
+            cluster: OnceLock::new(),
             in_flight: make.gauge("tyr_in_flight_requests", "Requests being served."),
             streams: make.gauge("tyr_streams", "Streamed answers being relayed."),
             connections: make.gauge("tyr_connections", "Client connections open on the data port."),
@@ -269,6 +277,11 @@ impl Metrics {
         self.refusals.with_label_values(&[reason]).inc();
     }
 
+    /// How the price list fares.
+    pub fn prices(&self) -> &Prices {
+        &self.prices
+    }
+
     /// What limits and routing rules did.
     pub fn governance(&self) -> &Governance {
         &self.governance
@@ -332,6 +345,14 @@ impl Metrics {
         self.usage_waiting.set(whole(status.waiting_bytes));
         self.store_up.set(i64::from(status.store_ok));
         self.journal_up.set(i64::from(status.journal_ok));
+    }
+
+    /// Takes over what a node sees of its cluster; to be called before
+    /// [`Metrics::render`]. A node that stands alone has none of these metrics.
+    pub fn observe_cluster(&self, view: &ClusterView) {
+        let _one_at_a_time = locked(&self.scrape);
+        let make = || ClusterSeries::new(&Maker(self.registry.clone()));
+        self.cluster.get_or_init(make).observe(view);
     }
 
     /// Takes over readiness and every reason with whether it holds now.
@@ -466,16 +487,20 @@ impl Maker {
         self.register(IntCounterVec::new(Opts::new(name, help), labels))
     }
 
-    fn gauge(&self, name: &str, help: &str) -> IntGauge {
+    pub(super) fn gauge(&self, name: &str, help: &str) -> IntGauge {
         self.register(IntGauge::new(name, help))
     }
 
-    fn real_gauge(&self, name: &str, help: &str) -> Gauge {
+    pub(super) fn real_gauge(&self, name: &str, help: &str) -> Gauge {
         self.register(Gauge::new(name, help))
     }
 
-    fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
+    pub(super) fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
         self.register(IntGaugeVec::new(Opts::new(name, help), labels))
+    }
+
+    pub(super) fn real_gauges(&self, name: &str, help: &str, labels: &[&str]) -> GaugeVec {
+        self.register(GaugeVec::new(Opts::new(name, help), labels))
     }
 
     fn histograms(&self, name: &str, help: &str, labels: &[&str], buckets: &[f64]) -> HistogramVec {
@@ -491,11 +516,11 @@ impl Maker {
 }
 
 /// Brings a counter up to a total that is kept elsewhere. It never falls.
-fn raise(counter: &IntCounter, total: u64) {
+pub(super) fn raise(counter: &IntCounter, total: u64) {
     counter.inc_by(total.saturating_sub(counter.get()));
 }
 
-fn whole(value: u64) -> i64 {
+pub(super) fn whole(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
 

@@ -10,10 +10,12 @@
 //! returns an error and changes nothing; everything after it cannot fail.
 
 mod bridge;
+mod cluster;
 mod governance;
 mod lines;
 pub mod metrics;
 mod panics;
+mod prices;
 mod process;
 pub mod series;
 #[cfg(test)]
@@ -30,6 +32,7 @@ pub use governance::Governance;
 pub use lines::{LogGuard, dropped_lines};
 pub use metrics::Metrics;
 pub use panics::count_panics;
+pub use prices::Prices;
 pub use series::{Finished, ModelSeries};
 
 /// The level when neither a filter nor `RUST_LOG` is given.

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use policy::{NanoUsd, ScopeKind, Timestamp, Unit, Usage};
+use cluster::view::{Figures, MemberState, TermView};
+use cluster::{ClusterView, DegradedReason, LimitView, MemberView, NodeKey};
+use policy::{Mode, NanoUsd, ScopeKind, Timestamp, Unit, Usage};
 
 use super::metrics::{Metrics, NONE, OTHER, RequestLabels, UsageStatus};
 use super::series::Finished;
@@ -57,7 +59,107 @@ fn exercised() -> Metrics {
         queue_depth: 2,
         ..UsageStatus::default()
     });
+    metrics.observe_cluster(&view("n2"));
     metrics
+}
+
+/// A cluster of two, with one limit.
+fn view(peer: &str) -> ClusterView {
+    let member = |node: &str, is_self| MemberView {
+        node: node.to_owned(),
+        key: NodeKey(7),
+        boot: 1,
+        state: MemberState::Up,
+        region: "eu".to_owned(),
+        zone: String::new(),
+        version: "1".to_owned(),
+        protocol: 2,
+        capabilities: 1,
+        address: "127.0.0.1:1".parse().expect("an address"),
+        leader: is_self,
+        regional_leader: false,
+        is_self,
+        link_up: true,
+        rtt: Some(Duration::from_millis(3)),
+        lag: Some(Duration::from_millis(40)),
+        unacked: 5,
+        clock_offset_ms: Some(-250),
+        configuration_hash: None,
+        configuration_revision: None,
+        applied_revision: None,
+        silent_for: None,
+    };
+    let limit = LimitView {
+        counter: "team/search/requests/1m/sliding"
+            .parse()
+            .expect("the name of a counter"),
+        limit: 10,
+        total: 12,
+        own: 6,
+        mode: Mode::Live,
+        rate: 1.5,
+        overshoot_bound: Some(3),
+        overshoot_observed: 2,
+    };
+    let term = TermView {
+        task: "seal".to_owned(),
+        scope: "cluster".to_owned(),
+        term: 9,
+    };
+    ClusterView {
+        members: vec![member("n1", true), member(peer, false)],
+        caught_up: true,
+        degraded: vec![DegradedReason::ConfigurationMismatch {
+            node: peer.to_owned(),
+            parts: vec!["teams".to_owned()],
+        }],
+        terms: vec![term],
+        limits: vec![limit],
+        figures: Figures {
+            gossip_bytes_sent: 100,
+            link_bytes_received: 200,
+            flush_lag: Duration::from_millis(1_500),
+            ..Figures::default()
+        },
+        ..ClusterView::default()
+    }
+}
+
+#[test]
+fn a_member_that_left_leaves_the_metrics_and_counts_never_fall() {
+    let metrics = exercised();
+    let all = samples(&metrics.render());
+    let of = |series: &str| all.get(series).copied();
+    assert_eq!(of(r#"tyr_cluster_members{state="up"}"#), Some(2.0));
+    assert_eq!(of(r#"tyr_cluster_leader{scope="cluster"}"#), Some(1.0));
+    assert_eq!(
+        of(r#"tyr_cluster_peer_rtt_seconds{peer="n2"}"#),
+        Some(0.003)
+    );
+    assert_eq!(
+        of(r#"tyr_cluster_clock_offset_seconds{peer="n2"}"#),
+        Some(-0.25)
+    );
+    assert_eq!(
+        of(r#"tyr_cluster_peer_up{peer="n1"}"#),
+        None,
+        "not of itself"
+    );
+    assert_eq!(of("tyr_cluster_config_mismatch"), Some(1.0));
+    assert_eq!(of("tyr_cluster_flush_lag_seconds"), Some(1.5));
+    let bound = r#"tyr_cluster_overshoot_bound{limit="team/search/requests/1m/sliding"}"#;
+    assert_eq!(of(bound), Some(3.0));
+    let sent = r#"tyr_cluster_bytes_total{channel="gossip",direction="sent"}"#;
+    assert_eq!(of(sent), Some(100.0));
+    let mut later = view("n3");
+    later.limits.clear();
+    later.figures = Figures::default();
+    metrics.observe_cluster(&later);
+    let all = samples(&metrics.render());
+    assert!(all.contains_key(r#"tyr_cluster_peer_up{peer="n3"}"#));
+    assert!(!all.contains_key(r#"tyr_cluster_peer_up{peer="n2"}"#));
+    assert!(!all.contains_key(bound));
+    assert_eq!(all.get(sent), Some(&100.0));
 }
 
 /// Sample lines by "name{labels}"; panics on a line that is no sample.

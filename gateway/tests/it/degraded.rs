@@ -153,7 +153,7 @@ fn a_node_that_starts_without_the_store_goes_on_from_its_own_files() {
     of_team_settled(&node, 10);
     bench.await_stored(10);
     let log = node.process.log();
-    assert!(log.contains("the node started without the store"), "{log}");
+    assert!(log.contains("the node starts without the store"), "{log}");
 }
 
 #[test]

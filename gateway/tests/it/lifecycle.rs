@@ -121,7 +121,7 @@ fn tag(answer: &Answer) -> String {
 /// Without what time or a write changes.
 fn fields(shown: &Value) -> Value {
     let mut fields = shown.clone();
-    for name in ["revision", "standing", "value"] {
+    for name in ["revision", "standing", "value", "applied_on"] {
         fields.as_object_mut().expect("an object").remove(name);
     }
     fields

@@ -19,9 +19,10 @@ const UNKNOWN: &str = "sk-tyr-nobody-has-this-one-0000";
 const REQUESTS: u64 = 200;
 
 /// Statements of one batch of usage: begin, lock, records, cells, commit.
-const OF_A_BATCH: [&str; 5] = [
+const OF_A_BATCH: [&str; 6] = [
     "START TRANSACTION",
     "SELECT pg_advisory_xact_lock_shared",
+    "INSERT INTO origin",
     "INSERT INTO usage_record",
     "INSERT INTO counter_cells",
     "COMMIT",

@@ -17,7 +17,7 @@ const TOKENS: [&str; 5] = [ADMIN, OPERATOR, VIEWER, CLERK, NOBODY];
 
 /// Method and path, and whether admin, operator, viewer, clerk (virtual keys:
 /// read and create; limits: everything) and nobody (no permissions) may.
-const MATRIX: [(&str, &str, [bool; 5]); 46] = {
+const MATRIX: [(&str, &str, [bool; 5]); 49] = {
     const READ: [bool; 5] = [true, true, true, false, false];
     const KEYS: [bool; 5] = [true, true, true, true, false];
     const CHANGE: [bool; 5] = [true, true, false, false, false];
@@ -64,12 +64,15 @@ const MATRIX: [(&str, &str, [bool; 5]); 46] = {
         ("GET", "/api/limits", KEYS),
         ("POST", "/api/limits/reset", MAKE_KEY),
         ("GET", "/api/config", READ),
+        ("GET", "/api/catalogue", READ),
         ("GET", "/api/openapi.json", READ),
         ("GET", "/api/usage", READ),
         ("GET", "/api/audit", READ),
         ("POST", "/api/reload", CHANGE),
         ("POST", "/api/explain", READ),
         ("POST", "/api/drain", CHANGE),
+        ("GET", "/api/cluster", READ),
+        ("POST", "/api/cluster/diagnose", CHANGE),
     ]
 };
 

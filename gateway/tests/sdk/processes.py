@@ -217,5 +217,6 @@ if __name__ == "__main__":
     print(json.dumps(facts), flush=True)
     for line in sys.stdin:
         # Any line asks for the usage records.
-        print(json.dumps(stack.tyr.records()), flush=True)
+        # The node that settled a record stands there as bytes.
+        print(json.dumps(stack.tyr.records(), default=bytes.hex), flush=True)
     stack.end()

@@ -51,7 +51,7 @@ fn hold(limit: &Limit, demand: &Demand, now: Timestamp) -> Result<Hold, Rejectio
     let amount = hold_amount(limit, demand, now)?;
     limit
         .counter
-        .reserve(amount, limit.amount_at(now), now)
+        .reserve(amount, limit.bound(now), now)
         .ok_or_else(|| no_room(limit))
 }
 
@@ -64,7 +64,7 @@ pub(crate) fn refusal_kind(
     match hold_amount(limit, demand, now) {
         Err(kind) => Some(kind),
         Ok(amount) => {
-            let fits = limit.counter.fits(amount, limit.amount_at(now), now);
+            let fits = limit.counter.fits(amount, limit.bound(now), now);
             (!fits).then(|| no_room(limit))
         }
     }
@@ -113,8 +113,7 @@ pub(super) fn reject(
 ) -> Rejection {
     let mut rejection = refusal(limit, limit.asked(demand), kind, now);
     if limit.enforcement == Enforcement::Strict {
-        let taken = rejection.used.saturating_add(rejection.reserved);
-        let left = limit.ceiling(now).saturating_sub(taken);
+        let left = limit.left(&limit.counter.level(now), now);
         rejection.max_tokens_left = answer_within(limit, demand, left);
     }
     rejection
@@ -127,7 +126,6 @@ pub(crate) fn no_room_for(limit: &Limit, total: u64, now: Timestamp) -> Rejectio
 
 fn refusal(limit: &Limit, asked: u64, kind: RejectionKind, now: Timestamp) -> Rejection {
     let level = limit.counter.level(now);
-    let amount = limit.amount_at(now);
     let wanted = asked.min(limit.ceiling(now)).max(1);
     Rejection {
         kind,
@@ -140,11 +138,11 @@ fn refusal(limit: &Limit, asked: u64, kind: RejectionKind, now: Timestamp) -> Re
         enforcement: limit.enforcement,
         on_tight: limit.on_tight,
         max_tokens_left: None,
-        limit: amount,
+        limit: limit.amount_at(now),
         used: level.used,
         reserved: level.reserved,
         asked,
-        retry_after: limit.counter.retry_after(wanted, amount, now),
+        retry_after: limit.counter.retry_after(wanted, limit.bound(now), now),
         resets_at: level.resets_at,
     }
 }

@@ -4,7 +4,9 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use super::sliding;
 use crate::scope::{ScopeKind, Unit};
+use crate::time::Timestamp;
 use crate::window::{Period, WindowKind};
 
 /// What makes two limits share a count. Amount, enforcement and order are no
@@ -43,6 +45,36 @@ impl CounterId {
             generation: 0,
             ..self.clone()
         }
+    }
+
+    /// The period or sub-window of `now`; 0 for requests in flight.
+    #[must_use]
+    pub fn epoch(&self, now: Timestamp) -> i64 {
+        match (self.length(), self.window) {
+            (None, _) => 0,
+            (Some(period), WindowKind::Sliding | WindowKind::Smooth) => {
+                sliding::index_of(now, sliding::sub_window_ms(period.longest()))
+            }
+            (Some(period), WindowKind::Fixed | WindowKind::Calendar) => period.epoch(now),
+        }
+    }
+
+    /// When what was counted in `epoch` no longer counts; `None` for requests
+    /// in flight, which no time ends.
+    #[must_use]
+    pub fn expires_at(&self, epoch: i64) -> Option<Timestamp> {
+        let period = self.length()?;
+        Some(match self.window {
+            WindowKind::Sliding | WindowKind::Smooth => {
+                sliding::leaves_at(epoch, sliding::sub_window_ms(period.longest()))
+            }
+            WindowKind::Fixed | WindowKind::Calendar => period.end(epoch),
+        })
+    }
+
+    /// The window's length; `None` where only requests in flight count.
+    pub(super) fn length(&self) -> Option<Period> {
+        self.period.filter(|_| self.unit != Unit::Concurrent)
     }
 }
 

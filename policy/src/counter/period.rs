@@ -110,6 +110,27 @@ impl Periodic {
         (amount > 0 && now < end).then_some((count.epoch, amount, end))
     }
 
+    /// The newest period, with what is settled and held in it, and its end;
+    /// `None` when that is nothing.
+    pub(super) fn live(&self, now: Timestamp) -> Option<(i64, u64, u64, Timestamp)> {
+        let count = self.enter(self.period.epoch(now));
+        // The settled part first: meanwhile the total loses holds only.
+        let settled = count.settled.load(Ordering::Acquire);
+        let total = count.total.load(Ordering::Acquire).max(settled);
+        (total > 0).then(|| (count.epoch, settled, total - settled, self.end(&count)))
+    }
+
+    /// What counts at `now`, settled and held.
+    pub(super) fn total(&self, now: Timestamp) -> u64 {
+        let count = self.enter(self.period.epoch(now));
+        count.total.load(Ordering::Acquire)
+    }
+
+    /// The period that counts at `now`.
+    pub(super) fn present(&self, now: Timestamp) -> i64 {
+        self.enter(self.period.epoch(now)).epoch
+    }
+
     pub(super) fn end(&self, count: &PeriodCount) -> Timestamp {
         self.period.end(count.epoch)
     }

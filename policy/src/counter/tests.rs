@@ -161,15 +161,19 @@ fn a_clock_that_steps_back_stays_in_the_newest_period() {
 fn other_nodes_lower_what_is_left() {
     for kind in kinds() {
         let counter = Counter::new(&kind);
-        counter.set_remote(6);
+        counter.change_remote(0, 0, 6, Timestamp(0));
         assert!(counter.reserve(5, 10, Timestamp(0)).is_none(), "{kind}");
         let hold = counter.reserve(4, 10, Timestamp(0)).unwrap();
         counter.release(hold, Timestamp(0));
-        counter.set_remote(0);
-        counter.set_ceiling(3);
-        assert_eq!(counter.ceiling(10), 3);
+        counter.change_remote(0, 6, 0, Timestamp(0));
+        let ceiling = |ceiling| Fleet {
+            ceiling,
+            ..Fleet::default()
+        };
+        counter.set_fleet(ceiling(3));
+        assert_eq!(counter.ceiling(10.into()), 3);
         assert!(counter.reserve(4, 10, Timestamp(0)).is_none(), "{kind}");
-        counter.set_ceiling(u64::MAX);
+        counter.set_fleet(ceiling(u64::MAX));
         assert!(counter.reserve(10, 10, Timestamp(0)).is_some(), "{kind}");
     }
 }
@@ -177,8 +181,11 @@ fn other_nodes_lower_what_is_left() {
 #[test]
 fn sliding_limits_are_capped_to_what_a_slot_holds() {
     let [sliding, .., budget, _] = kinds();
-    assert_eq!(Counter::new(&sliding).ceiling(u64::MAX), (1 << 40) - 1);
-    assert_eq!(Counter::new(&budget).ceiling(u64::MAX), u64::MAX);
+    assert_eq!(
+        Counter::new(&sliding).ceiling(u64::MAX.into()),
+        (1 << 40) - 1
+    );
+    assert_eq!(Counter::new(&budget).ceiling(u64::MAX.into()), u64::MAX);
 }
 
 // === a plain model of the counters ===

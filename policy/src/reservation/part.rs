@@ -98,10 +98,10 @@ impl Part {
                 continue;
             };
             let before = limit.counter.held_now(&held.hold, now);
-            let amount = limit.amount_at(now);
+            let bound = limit.bound(now);
             if !limit
                 .counter
-                .top_up_within(&mut held.hold, total, amount, now)
+                .top_up_within(&mut held.hold, total, bound, now)
             {
                 let rejection = no_room_for(limit, total, now);
                 self.restore(undo, now);

@@ -4,10 +4,13 @@
 //! key learns nothing of models it may not use beyond that they exist. Routing
 //! rules come next; without one that matches, the model's plain order holds:
 //! an alias gives its choices in order, a bare name a weighted pick with the
-//! rest as fallbacks, heaviest first, `provider/name` one. Randomness is an
-//! argument. Without rules nothing is spent on them.
+//! rest as fallbacks, heaviest first, `provider/name` one. What is in the node's
+//! region comes before what is in none, and that before other regions. Models
+//! whose price is not known are left out. Randomness is an argument. Without
+//! rules nothing is spent on them.
 
 mod credential;
+mod nearness;
 mod order;
 mod percent;
 mod ruled;
@@ -16,6 +19,7 @@ mod visible;
 use std::sync::Arc;
 
 pub use credential::credential;
+pub use nearness::Nearness;
 pub use visible::{VisibleModel, visible_models};
 
 use crate::model::{Dialect, ModelId};
@@ -37,6 +41,9 @@ pub enum RouteRefusal {
     /// Every choice speaks another dialect.
     #[error("no provider of the model serves this endpoint")]
     NoCompatibleProvider,
+    /// What is left may not be served, for nobody can say what it costs.
+    #[error("the price of the model is not known yet")]
+    PriceUnknown,
 }
 
 /// A request as far as routing sees it.
@@ -95,7 +102,7 @@ pub struct RuleStep {
     pub outcome: RuleOutcome,
 }
 
-/// Why a choice of a rule is left out.
+/// Why a choice is left out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SkipReason {
     /// No such provider, or no such model of it.
@@ -111,9 +118,12 @@ pub enum SkipReason {
     /// model.
     #[error("its provider has no such credential for the model")]
     NoCredential,
+    /// It is to cost what the price list says, and no list has said it yet.
+    #[error("its price is not known")]
+    PriceUnknown,
 }
 
-/// A choice of a rule that is left out.
+/// A choice that is left out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Skipped {
     /// `provider/model`, or what the rule says where that is less.
@@ -130,7 +140,8 @@ pub struct Routed {
     /// The rules that matched, were in shadow or failed, in the order they
     /// were asked; with a chain, a rule may come several times.
     pub trace: Vec<RuleStep>,
-    /// What the deciding rule names and this request cannot use.
+    /// What the deciding rule names and this request cannot use; without a
+    /// rule, what would do if its price were known.
     pub skipped: Vec<Skipped>,
 }
 
@@ -185,15 +196,16 @@ fn explain(snapshot: &Snapshot, key: &VirtualKey, call: &Call<'_>, all: bool) ->
     } else {
         return refuse(RouteRefusal::ModelNotAllowed);
     };
+    let mut skipped = ruling.skipped;
     let outcome = ruling.outcome.unwrap_or_else(|| {
         asked
-            .plain(snapshot, key, call.dialect, call.random)
+            .plain(snapshot, key, call, &mut skipped)
             .map(|ids| ids.into_iter().map(Choice::of).collect())
     });
     Explained {
         outcome,
         trace: ruling.trace,
-        skipped: ruling.skipped,
+        skipped,
     }
 }
 
@@ -204,6 +216,19 @@ impl Choice {
         Self {
             model,
             credential: None,
+        }
+    }
+}
+
+// === impl Skipped ===
+
+impl Skipped {
+    fn of(snapshot: &Snapshot, model: ModelId, why: SkipReason) -> Self {
+        let model = snapshot.model(model);
+        let provider = &snapshot.provider(model.provider).name;
+        Self {
+            name: format!("{provider}/{}", model.name),
+            why,
         }
     }
 }

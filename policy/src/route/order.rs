@@ -1,7 +1,9 @@
 //! What a model's name means, and the order of its choices without rules.
 
+use std::cmp::Reverse;
+
+use super::{Call, RouteRefusal, SkipReason, Skipped};
 use crate::model::{Dialect, ModelId};
-use crate::route::RouteRefusal;
 use crate::snapshot::Snapshot;
 use crate::virtual_key::VirtualKey;
 
@@ -79,15 +81,32 @@ pub(super) fn pick<T>(weighted: &[(T, u32)], random: u64) -> Option<usize> {
     })
 }
 
-/// The weighted pick first, the rest heaviest first, equals in their order.
-pub(super) fn pick_first<T>(mut weighted: Vec<(T, u32)>, random: u64) -> Vec<T> {
-    let first = pick(&weighted, random).map(|position| weighted.remove(position));
-    weighted.sort_by_key(|(_, weight)| std::cmp::Reverse(*weight));
-    first
+/// The weighted pick first, of the nearest ones; then the rest: the nearest
+/// first, of these the heaviest, equals in their order. What weighs nothing is
+/// a last resort, however near it is.
+fn drawn_first(
+    snapshot: &Snapshot,
+    mut weighted: Vec<(ModelId, u32)>,
+    random: u64,
+) -> Vec<ModelId> {
+    let tier = |(id, weight): &(ModelId, u32)| (*weight == 0, snapshot.nearness(*id));
+    weighted.sort_by_key(tier);
+    let first = weighted.first().map(tier);
+    let near = weighted.partition_point(|one| first.is_some_and(|first| tier(one) <= first));
+    let drawn = pick(&weighted[..near], random).map(|position| weighted.remove(position));
+    weighted.sort_by_key(|one| (tier(one), Reverse(one.1)));
+    drawn
         .into_iter()
         .chain(weighted)
-        .map(|(item, _)| item)
+        .map(|(id, _)| id)
         .collect()
+}
+
+/// Puts the nearest first; what is as near as another keeps its place.
+pub(super) fn nearest_first(snapshot: &Snapshot, ids: &mut [ModelId]) {
+    if snapshot.is_regional() {
+        ids.sort_by_key(|id| snapshot.nearness(*id));
+    }
 }
 
 // === impl Asked ===
@@ -106,30 +125,48 @@ impl<'a> Asked<'a> {
     }
 
     /// Usable choices in the order they are tried.
-    pub(super) fn arranged(&self, usable: Vec<(ModelId, u32)>, random: u64) -> Vec<ModelId> {
+    pub(super) fn arranged(
+        &self,
+        snapshot: &Snapshot,
+        usable: Vec<(ModelId, u32)>,
+        random: u64,
+    ) -> Vec<ModelId> {
         if self.ordered {
-            return usable.into_iter().map(|(id, _)| id).collect();
+            let mut ids: Vec<ModelId> = usable.into_iter().map(|(id, _)| id).collect();
+            nearest_first(snapshot, &mut ids);
+            return ids;
         }
-        pick_first(usable, random)
+        drawn_first(snapshot, usable, random)
     }
 
-    /// The choices that the key may use and that speak `dialect`, in the order
-    /// they are tried.
+    /// The choices that the key may use, that speak the endpoint's dialect and
+    /// whose price is known, in the order they are tried. Those without a price
+    /// go to `skipped`.
     pub(super) fn plain(
         &self,
         snapshot: &Snapshot,
         key: &VirtualKey,
-        dialect: Dialect,
-        random: u64,
+        call: &Call<'_>,
+        skipped: &mut Vec<Skipped>,
     ) -> Result<Vec<ModelId>, RouteRefusal> {
         let mut usable = allowed(snapshot, key, self.choices);
         if usable.is_empty() {
             return Err(RouteRefusal::ModelNotAllowed);
         }
-        usable.retain(|(id, _)| speaks(snapshot, *id, dialect));
+        usable.retain(|(id, _)| speaks(snapshot, *id, call.dialect));
         if usable.is_empty() {
             return Err(RouteRefusal::NoCompatibleProvider);
         }
-        Ok(self.arranged(usable, random))
+        usable.retain(|(id, _)| {
+            let known = snapshot.model(*id).price.is_known();
+            if !known {
+                skipped.push(Skipped::of(snapshot, *id, SkipReason::PriceUnknown));
+            }
+            known
+        });
+        if usable.is_empty() {
+            return Err(RouteRefusal::PriceUnknown);
+        }
+        Ok(self.arranged(snapshot, usable, call.random))
     }
 }

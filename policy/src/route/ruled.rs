@@ -4,11 +4,12 @@
 //! again with its provider and model, until none holds, nothing changes, or
 //! the chain has ten links; the last choice stands.
 
+use std::cmp::Reverse;
 use std::sync::Arc;
 
 use super::order::{self, Asked};
 use super::percent::fullest;
-use super::{Call, Choice, RouteRefusal, RuleOutcome, RuleStep, SkipReason, Skipped};
+use super::{Call, Choice, Nearness, RouteRefusal, RuleOutcome, RuleStep, SkipReason, Skipped};
 use crate::model::{Dialect, ModelId};
 use crate::route::credential;
 use crate::rule::{Facts, Percents, Rule, RuleSpec, Target};
@@ -164,6 +165,7 @@ impl<'a> Walk<'a> {
             self.note(&rule.name, RuleOutcome::Matched);
             let weights: Vec<((), u32)> = rule.targets.iter().map(|to| ((), to.weight)).collect();
             let first = order::pick(&weights, drawn(self.call.random, link)).unwrap_or(0);
+            let first = self.nearest_equal(rule, first, state, link);
             decided = Some((rule, first, state));
             let Some(target) = rule.targets.get(first).filter(|_| rule.chain) else {
                 break;
@@ -175,6 +177,48 @@ impl<'a> Walk<'a> {
             state = next;
         }
         decided
+    }
+
+    /// The drawn target, or one that is nearer and weighs the same: among those
+    /// one more draw decides, so that each is as likely as the other.
+    fn nearest_equal(
+        &self,
+        rule: &'a RuleSpec,
+        first: usize,
+        state: State<'a>,
+        link: u64,
+    ) -> usize {
+        let weight = match rule.targets.get(first) {
+            Some(target) if self.snapshot.is_regional() => target.weight,
+            _ => return first,
+        };
+        let equal = rule.targets.iter().enumerate();
+        let equal: Vec<(usize, Nearness)> = equal
+            .filter(|(_, other)| other.weight == weight)
+            .map(|(index, other)| (index, self.nearness(state, other)))
+            .collect();
+        let best = equal.iter().map(|(_, nearness)| *nearness).min();
+        let near: Vec<(usize, u32)> = equal
+            .iter()
+            .filter(|(_, nearness)| Some(*nearness) == best)
+            .map(|(index, _)| (*index, 1))
+            .collect();
+        if near.iter().any(|(index, _)| *index == first) {
+            return first;
+        }
+        let again = order::pick(&near, drawn(!self.call.random, link));
+        again.map_or(first, |position| near[position].0)
+    }
+
+    /// How near the nearest model is that a target leads to; one that leads to
+    /// nothing this request can use is elsewhere.
+    fn nearness(&self, state: State<'a>, target: &'a Target) -> Nearness {
+        let state = state.after(self.snapshot, target);
+        open_choices(self.snapshot, self.key, self.call.dialect, state)
+            .into_iter()
+            .map(|id| self.snapshot.nearness(id))
+            .min()
+            .unwrap_or(Nearness::Elsewhere)
     }
 
     /// The first rule that holds and is not in shadow.
@@ -223,7 +267,10 @@ impl<'a> Walk<'a> {
             .filter(|(index, _)| *index != first)
             .map(|(_, target)| target)
             .collect();
-        others.sort_by_key(|target| std::cmp::Reverse(target.weight));
+        others.sort_by_key(|target| Reverse(target.weight));
+        if self.snapshot.is_regional() {
+            others.sort_by_key(|target| (Reverse(target.weight), self.nearness(state, target)));
+        }
         for (purpose, target) in
             (MAX_CHAIN..).zip(rule.targets.get(first).into_iter().chain(others))
         {
@@ -234,18 +281,19 @@ impl<'a> Walk<'a> {
                 draw,
             );
         }
+        let mut fallbacks = Vec::with_capacity(rule.fallbacks.len());
         for fallback in &rule.fallbacks {
             let found = fallback
                 .split_once('/')
                 .and_then(|(provider, model)| self.snapshot.model_of(provider, model));
             match found {
-                Some(id) => {
-                    if let Some((id, _)) = self.usable(id, None) {
-                        self.push(id, None);
-                    }
-                }
-                None => self.skip(fallback.to_string(), SkipReason::Unknown),
+                Some(id) => fallbacks.extend(self.usable(id, None).map(|(id, _)| id)),
+                None => self.skip_unknown(fallback.to_string()),
             }
+        }
+        order::nearest_first(self.snapshot, &mut fallbacks);
+        for id in fallbacks {
+            self.push(id, None);
         }
     }
 
@@ -257,7 +305,7 @@ impl<'a> Walk<'a> {
                 ("", model) => model.to_owned(),
                 (provider, model) => format!("{provider}/{model}"),
             };
-            return self.skip(name, SkipReason::Unknown);
+            return self.skip_unknown(name);
         }
         let usable: Vec<(ModelId, u32)> = models
             .into_iter()
@@ -266,7 +314,7 @@ impl<'a> Walk<'a> {
         let Some(asked) = order::resolve(self.snapshot, state.model) else {
             return;
         };
-        for id in asked.arranged(usable, random) {
+        for id in asked.arranged(self.snapshot, usable, random) {
             self.push(id, pinned);
         }
     }
@@ -282,9 +330,10 @@ impl<'a> Walk<'a> {
             None => SkipReason::NotGranted,
             Some(_) if provider.dialect != self.call.dialect => SkipReason::OtherDialect,
             Some(_) if pinned.is_some() && has_credential().is_none() => SkipReason::NoCredential,
+            Some(_) if !model.price.is_known() => SkipReason::PriceUnknown,
             Some(grant) => return Some((id, grant.weight)),
         };
-        self.skip(format!("{}/{}", provider.name, model.name), why);
+        self.skip(Skipped::of(self.snapshot, id, why));
         None
     }
 
@@ -305,20 +354,25 @@ impl<'a> Walk<'a> {
         });
     }
 
-    fn skip(&mut self, name: String, why: SkipReason) {
-        let skipped = Skipped { name, why };
+    fn skip(&mut self, skipped: Skipped) {
         if !self.skipped.contains(&skipped) {
             self.skipped.push(skipped);
         }
     }
 
+    fn skip_unknown(&mut self, name: String) {
+        let why = SkipReason::Unknown;
+        self.skip(Skipped { name, why });
+    }
+
     /// The choices, or why none is left.
     fn outcome(&mut self) -> Result<Vec<Choice>, RouteRefusal> {
         let choices = std::mem::take(&mut self.choices);
-        let is_other = |skipped: &Skipped| skipped.why == SkipReason::OtherDialect;
+        let any = |why: SkipReason| self.skipped.iter().any(|skipped| skipped.why == why);
         match choices.is_empty() {
             false => Ok(choices),
-            true if self.skipped.iter().any(is_other) => Err(RouteRefusal::NoCompatibleProvider),
+            true if any(SkipReason::PriceUnknown) => Err(RouteRefusal::PriceUnknown),
+            true if any(SkipReason::OtherDialect) => Err(RouteRefusal::NoCompatibleProvider),
             true => Err(RouteRefusal::ModelNotAllowed),
         }
     }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use crate::model::{Model, ModelId, Provider, ProviderId};
+use crate::route::Nearness;
 use crate::rule::RuleSet;
 use crate::scope::{Customer, Scope, Team};
 use crate::user_limits::UserLimits;
@@ -30,6 +31,8 @@ pub struct BaseParts {
     pub global: Option<Arc<Scope>>,
     /// Routing rules.
     pub rules: RuleSet,
+    /// Where the node is; `None` = it does not know.
+    pub region: Option<Arc<str>>,
 }
 
 /// The parts with their indexes.
@@ -47,6 +50,9 @@ pub(super) struct Base {
     pub(super) users: Option<UserLimits>,
     pub(super) global: Option<Arc<Scope>>,
     pub(super) rules: RuleSet,
+    pub(super) region: Option<Arc<str>>,
+    /// By `ProviderId`; empty when no provider is nearer than another.
+    pub(super) nearness: Vec<Nearness>,
 }
 
 // === impl Base ===
@@ -66,6 +72,8 @@ impl Base {
             .map(|(index, provider)| (Arc::clone(&provider.name), ProviderId(index)))
             .collect();
         Self {
+            nearness: nearness(parts.region.as_ref(), &parts.providers),
+            region: parts.region,
             provider_names,
             names,
             qualified,
@@ -91,5 +99,14 @@ impl Base {
             global: parts.global,
             rules: parts.rules,
         }
+    }
+}
+
+fn nearness(region: Option<&Arc<str>>, providers: &[Provider]) -> Vec<Nearness> {
+    let of = |provider: &Provider| Nearness::between(region, provider.region.as_ref());
+    let all: Vec<Nearness> = providers.iter().map(of).collect();
+    match all.iter().all(|one| *one == Nearness::Anywhere) {
+        true => Vec::new(),
+        false => all,
     }
 }

@@ -19,6 +19,7 @@ pub use base::BaseParts;
 pub use keys::KeyRefusal;
 
 use crate::model::{Model, ModelId, Provider, ProviderId};
+use crate::route::Nearness;
 use crate::rule::RuleSet;
 use crate::scope::{Customer, Scope, Team};
 use crate::time::Timestamp;
@@ -211,6 +212,26 @@ impl Snapshot {
     #[must_use]
     pub fn rules(&self) -> &RuleSet {
         &self.base.rules
+    }
+
+    /// Where the node is; `None` = it does not know.
+    #[must_use]
+    pub fn region(&self) -> Option<&Arc<str>> {
+        self.base.region.as_ref()
+    }
+
+    /// Whether some provider is nearer than another may be.
+    #[must_use]
+    pub fn is_regional(&self) -> bool {
+        !self.base.nearness.is_empty()
+    }
+
+    /// How near the provider of a model is.
+    #[must_use]
+    pub fn nearness(&self, id: ModelId) -> Nearness {
+        let provider = usize::from(self.model(id).provider.0);
+        let nearness = self.base.nearness.get(provider);
+        nearness.copied().unwrap_or_default()
     }
 
     /// The grant by which a key may use a model; the first that allows it.

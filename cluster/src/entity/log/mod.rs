@@ -1,19 +1,23 @@
 //! The way to the entities: what a node and its admin API do with them.
 //!
 //! The store is asked first, always; the last-good file is written after it, so that it never says
-//! more than the store does, except for revocations, which must last when the store is away.
+//! more than the store does, except for revocations, which must last when the store is away. What
+//! peers send of the store's entities is used when nothing before it is missing.
 //! Failure: a write that the store refused changed nothing; a last-good file that cannot be written
 //! is logged and counted against nobody, for it is only what the next start falls back to.
 
+mod offers;
 mod revocation;
 
 use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
+use self::offers::Offers;
 pub use self::revocation::Persisted;
-use self::revocation::Revocations;
+use self::revocation::{Brought, Revocations};
 use super::last_good::{LastGood, Line};
 use super::{Change, Entity, EntityWrite, keep_newest};
 use crate::audit::{self, AuditKey, AuditRow, Verified, VerifyError};
@@ -22,6 +26,10 @@ use crate::store::{Store, Written};
 
 /// Entities read from the store at once.
 const PAGE: u32 = 4_096;
+
+/// Entities told to a peer at once, and about how many bytes; a revision is never cut in two.
+const PEER_PAGE: u32 = 512;
+const PEER_BYTES: usize = 2 << 20;
 
 /// The node's entities. Cheap to clone. Calls block for disk and store: not for threads that serve
 /// requests.
@@ -39,7 +47,13 @@ struct Shared {
     /// Held while the store is written, or read by revision, so that no poll sees a write of this
     /// node before it is known as such.
     seen: Mutex<Seen>,
+    /// As in `seen`, for who must not wait.
+    revision: AtomicU64,
+    /// From peers; never locked for long, as is what follows.
+    offers: Mutex<Offers>,
     revocations: Mutex<Revocations>,
+    /// Told of each revocation that came to the store.
+    brought: OnceLock<Brought>,
 }
 
 /// How far this node has read.
@@ -114,8 +128,11 @@ impl EntityLog {
                 last_good,
                 key: Mutex::new(key),
                 loaded: Mutex::new(loaded),
+                revision: AtomicU64::new(seen.revision),
                 seen: Mutex::new(seen),
+                offers: Mutex::default(),
                 revocations: Mutex::new(revocations),
+                brought: OnceLock::new(),
             }),
         }
     }
@@ -138,6 +155,8 @@ impl EntityLog {
         let written = self.commit(writes, change)?;
         if let Some(entity) = written.entities.first() {
             seen.own.insert(entity.revision);
+            seen.pass_own();
+            self.publish(&seen);
         }
         self.note(&mut seen, &written.entities, None);
         Ok(written.entities)
@@ -151,11 +170,16 @@ impl EntityLog {
     }
 
     /// What others wrote since the last call, or since the start, tombstones too: each once, about
-    /// 4,096 at most. Call it again until there is nothing.
+    /// 4,096 at most. Call it again until there is nothing. What peers sent comes first and needs no
+    /// store; whether there is more, the store says.
     pub fn poll(&self) -> Result<Vec<Entity>, StoreError> {
         let mut seen = lock(&self.shared.seen);
         loop {
-            let mut page = self.shared.store.entities_since(seen.revision, PAGE)?;
+            let offered = lock(&self.shared.offers).take(seen.revision);
+            let mut page = match offered {
+                Some(page) => page,
+                None => self.shared.store.entities_since(seen.revision, PAGE)?,
+            };
             let Some(last) = page.last() else {
                 return Ok(page);
             };
@@ -163,6 +187,8 @@ impl EntityLog {
             page.retain(|entity| !seen.own.contains(&entity.revision));
             let after = seen.revision + 1;
             seen.own = seen.own.split_off(&after);
+            seen.pass_own();
+            self.publish(&seen);
             // Those of this node are in the file already.
             let revision = seen.revision;
             self.note(&mut seen, &page, Some(revision));
@@ -171,6 +197,57 @@ impl EntityLog {
                 return Ok(page);
             }
         }
+    }
+
+    /// Takes from a peer all changes after the revision `after` up to that of the last of them; only
+    /// whole revisions, in their order. The next poll uses them if it has seen everything up to
+    /// `after`. `true` if a poll is worth it. Waits for nothing.
+    pub fn offer(&self, after: u64, entities: Vec<Entity>) -> bool {
+        let last = entities.last().map_or(0, |entity| entity.revision);
+        last > self.revision() && lock(&self.shared.offers).put(after, entities)
+    }
+
+    /// Entities changed after a revision, for a peer: from the store or, while that is away, what
+    /// this node knows of it. About 512 or 2 MiB, the next ones after the last's revision; a revision
+    /// is never cut in two.
+    pub fn since(&self, after: u64) -> Result<Vec<Entity>, StoreError> {
+        let mut page = match self.shared.store.entities_since(after, PEER_PAGE) {
+            Ok(page) => page,
+            Err(error) => self.known_since(after).map_err(|_| error)?,
+        };
+        let mut bytes = 0;
+        let cut = page.windows(2).position(|pair| {
+            bytes += offers::bytes_of(&pair[0]);
+            bytes > PEER_BYTES && pair[0].revision != pair[1].revision
+        });
+        if let Some(cut) = cut {
+            page.truncate(cut + 1);
+        }
+        Ok(page)
+    }
+
+    /// The revision up to which this node has told everything, by [`EntityLog::poll`] or because it
+    /// wrote it itself. Waits for nothing.
+    pub fn revision(&self) -> u64 {
+        self.shared.revision.load(Ordering::Acquire)
+    }
+
+    /// From the last-good file: no more than it has everything of.
+    fn known_since(&self, after: u64) -> io::Result<Vec<Entity>> {
+        let contents = self.shared.last_good.read()?;
+        let seen = contents.seen;
+        let mut known: Vec<Entity> = contents.entities.into_values().collect();
+        known.retain(|entity| entity.revision > after && entity.revision <= seen);
+        known.sort_by_key(|entity| entity.revision);
+        if let Some(last) = known.get(PEER_PAGE as usize - 1) {
+            let last = last.revision;
+            known.retain(|entity| entity.revision <= last);
+        }
+        Ok(known)
+    }
+
+    fn publish(&self, seen: &Seen) {
+        self.shared.revision.store(seen.revision, Ordering::Release);
     }
 
     /// The next `most` rows of the audit log after a number (0: from the first), in their order.
@@ -208,6 +285,17 @@ impl EntityLog {
 
     fn key(&self) -> AuditKey {
         lock(&self.shared.key).clone()
+    }
+}
+
+// === impl Seen ===
+
+impl Seen {
+    /// Goes on over what this node wrote itself.
+    fn pass_own(&mut self) {
+        while self.own.remove(&(self.revision + 1)) {
+            self.revision += 1;
+        }
     }
 }
 

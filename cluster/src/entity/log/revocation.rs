@@ -6,6 +6,7 @@
 //! try, which finds it there.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::io;
 
 use super::{EntityLog, lock};
@@ -16,6 +17,9 @@ use crate::error::WriteError;
 /// Revocations that may wait for the store. More than a person revokes by hand in an outage.
 const MOST_WAITING: usize = 65_536;
 
+/// Longest hash taken from a peer, in digits.
+const HASH_DIGITS: usize = 128;
+
 /// What a revocation's body says: nothing that its name does not.
 const BODY: &str = "{}";
 
@@ -23,6 +27,9 @@ const BODY: &str = "{}";
 /// there later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Persisted(pub bool);
+
+/// Is told the hash of each revocation that came to the store; must not block.
+pub(super) struct Brought(Box<dyn Fn(&str) + Send + Sync>);
 
 /// Revocations of this node. Locked for a moment only, never for the disk.
 #[derive(Debug)]
@@ -87,6 +94,14 @@ impl Revocations {
     }
 }
 
+// === impl Brought ===
+
+impl fmt::Debug for Brought {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Brought")
+    }
+}
+
 // === impl EntityLog ===
 
 impl EntityLog {
@@ -104,6 +119,36 @@ impl EntityLog {
                 kept.map(|()| Persisted(false)).map_err(|_| error)
             }
         }
+    }
+
+    /// Makes a revocation last that a peer told of: in the last-good file, and by [`EntityLog`] in the
+    /// store, unless it is there. Refuse the key before this call. `false` if a restart would forget
+    /// it. Waits for the disk and never for the store.
+    pub fn adopt_revocation(&self, hash: &str, change: &Change) -> bool {
+        if hash.is_empty() || hash.len() > HASH_DIGITS {
+            return false;
+        }
+        let is_brought = {
+            let revocations = lock(&self.shared.revocations);
+            revocations.own.contains(hash) && !revocations.pending.contains_key(hash)
+        };
+        is_brought || self.keep(hash, change).is_ok()
+    }
+
+    /// The revocations that the store does not have yet: key hashes, and who made them.
+    pub fn pending_revocations(&self) -> Vec<(String, Change)> {
+        let revocations = lock(&self.shared.revocations);
+        let pending = revocations.pending.iter();
+        pending
+            .map(|(hash, waiting)| (hash.clone(), waiting.change.clone()))
+            .collect()
+    }
+
+    /// Has `tell` called with the hash of each revocation of this node that comes to the store. Only
+    /// the first call counts; `tell` must not block.
+    pub fn on_brought(&self, tell: impl Fn(&str) + Send + Sync + 'static) {
+        // A second listener is a mistake of the caller that harms nobody.
+        let _ = self.shared.brought.set(Brought(Box::new(tell)));
     }
 
     /// How many revocations the store does not have yet.
@@ -186,6 +231,9 @@ impl EntityLog {
                 // It stays in the file as waiting; the next start finds it in the store.
                 tracing::warn!(hash, %error, "cannot add to the last-good file");
             }
+        }
+        if let Some(Brought(tell)) = self.shared.brought.get() {
+            tell(hash);
         }
         Ok(())
     }

@@ -8,6 +8,7 @@ use proptest::prelude::*;
 
 use super::super::writer::Writer;
 use super::*;
+use crate::data_dir::NodeKey;
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -68,7 +69,7 @@ impl Process {
                 Arc::new(store.clone()),
                 Arc::clone(&status),
                 None,
-                Keeping::default(),
+                (NodeKey(1), Keeping::default()),
             ),
             folder,
             backlog,

@@ -61,14 +61,17 @@ impl Process {
             Arc::clone(&store),
             Arc::clone(&status),
             Succession::of(&data_dir),
-            Keeping::default(),
+            (data_dir.node_key(), Keeping::default()),
         );
         replay(&data_dir, &folder, &backlog, &mut follower)?;
         status.set_taking_over(data_dir.predecessor().is_some());
         let loaded = store.load_cells(Timestamp(0)).unwrap();
         let predecessor = data_dir.predecessor().map(|boot| {
             Predecessor::new(
-                boot,
+                Origin {
+                    node: data_dir.node_key(),
+                    boot,
+                },
                 loaded.position,
                 Arc::clone(&store),
                 Arc::clone(&status),
@@ -87,7 +90,7 @@ impl Process {
             backlog,
             status,
             predecessor,
-            used: usd(&loaded.cells),
+            used: usd(&loaded.cells()),
             _data_dir: data_dir,
         })
     }

@@ -162,7 +162,7 @@ fn what_another_node_did_meanwhile_is_learnt() {
     let other = tempfile::tempdir().unwrap();
     let postgres = PostgresConfig::from_url(&bench.server.url(&bench.database)).unwrap();
     let store = crate::store::PostgresStore::open(&postgres).unwrap();
-    store.record_usage(77, &[record(100)]).unwrap();
+    store.record_usage(origin(1, 77), &[record(100)]).unwrap();
     let write = entity_write("theirs", Expect::Absent, Some("{}"));
     let theirs = store.write_entities(&[write], &change("theirs"), &AuditKey::keyless());
     drop(other);

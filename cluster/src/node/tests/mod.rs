@@ -1,5 +1,6 @@
 //! A node as its owner sees it, on a real SQLite file.
 
+mod cluster;
 mod degraded;
 
 use std::path::Path;
@@ -10,13 +11,17 @@ use policy::{ManualClock, Timestamp};
 use super::*;
 use crate::audit::VerifyError;
 use crate::entity::{EntityWrite, Expect, LastGood, Persisted};
-use crate::testing::{EXPIRY, FlakyStore, amount, assert_exactly, change, entity_write, record};
+use crate::testing::{
+    EXPIRY, FlakyStore, amount, assert_exactly, change, entity_write, origin, record,
+};
 
 fn config(dir: &Path) -> NodeConfig {
     NodeConfig {
         data_dir: dir.join("data"),
         take_over: false,
         audit: AuditKey::keyless(),
+        cluster: None,
+        counters: Arc::default(),
         store: StoreConfig::Sqlite {
             path: dir.join("data/store/tyr.db"),
         },
@@ -79,7 +84,7 @@ fn cells_of_windows_that_have_passed_are_removed() {
     while node.status().snapshot().expired_cells < 2 {
         thread::yield_now();
     }
-    assert_eq!(node.store.load_cells(Timestamp(0)).unwrap().cells, []);
+    assert_eq!(node.store.load_cells(Timestamp(0)).unwrap().cells(), []);
     assert_eq!(node.usage_log().count().unwrap(), 1);
     node.stop();
 }
@@ -198,7 +203,7 @@ fn a_waiting_revocation_is_brought_without_being_asked() {
         let data_dir = DataDir::open(&path, Timestamp(1), Entrance::Alone).unwrap();
         let store = Arc::new(store.clone());
         let opened = Opened::local(store);
-        start_with(data_dir, opened, AuditKey::keyless(), clock(1)).unwrap()
+        start_with(data_dir, opened, AuditKey::keyless(), clock(1), None).unwrap()
     };
     let node = start();
     store.set_down(true);

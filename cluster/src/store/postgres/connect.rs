@@ -6,19 +6,20 @@
 
 use std::error::Error;
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
 use tokio_postgres::config::{SslMode, TargetSessionAttrs};
-use tokio_postgres::{Client, Config, Connection, NoTls, Socket};
+use tokio_postgres::{AsyncMessage, Client, Config, Connection, NoTls, Socket};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::config::{PasswordSource, PostgresConfig};
 use super::tls;
 use crate::error::StoreError;
+use crate::store::News;
 
 /// For a whole connection: address, TLS, password, session.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -98,7 +99,12 @@ impl Connector {
 
     /// A connection of its own, within [`CONNECT_TIMEOUT`].
     pub(super) async fn direct(self: &Arc<Self>) -> Result<Direct, String> {
-        match tokio::time::timeout(CONNECT_TIMEOUT, self.connect()).await {
+        self.direct_for(None).await
+    }
+
+    /// The same; each notification that comes over it is told.
+    pub(super) async fn direct_for(self: &Arc<Self>, news: Option<News>) -> Result<Direct, String> {
+        match tokio::time::timeout(CONNECT_TIMEOUT, self.connect(news)).await {
             Ok(Ok((client, task))) => Ok(Direct { client, task }),
             Ok(Err(error)) => Err(self.reason(error)),
             Err(_) => Err(self.timed_out()),
@@ -118,7 +124,10 @@ impl Connector {
         format!("no connection within {} s", CONNECT_TIMEOUT.as_secs())
     }
 
-    async fn connect(&self) -> Result<(Client, JoinHandle<()>), tokio_postgres::Error> {
+    async fn connect(
+        &self,
+        news: Option<News>,
+    ) -> Result<(Client, JoinHandle<()>), tokio_postgres::Error> {
         let mut server = self.server.clone();
         if let Some(password) = self.password().await {
             server.password(password);
@@ -126,11 +135,11 @@ impl Connector {
         let (client, task) = match &self.tls {
             Some(tls) => {
                 let (client, connection) = server.connect(tls.clone()).await?;
-                (client, serve(connection))
+                (client, serve(connection, news))
             }
             None => {
                 let (client, connection) = server.connect(NoTls).await?;
-                (client, serve(connection))
+                (client, serve(connection, news))
             }
         };
         client.batch_execute(SESSION).await?;
@@ -157,13 +166,25 @@ impl Connector {
 }
 
 /// Drives the connection until its client is dropped or the server ends it.
-fn serve<S>(connection: Connection<Socket, S>) -> JoinHandle<()>
+fn serve<S>(mut connection: Connection<Socket, S>, news: Option<News>) -> JoinHandle<()>
 where
     S: tokio_postgres::tls::TlsStream + Unpin + Send + 'static,
 {
     tokio::spawn(async move {
-        if let Err(error) = connection.await {
-            tracing::debug!(error = %Fault(error), "a connection to Postgres ended");
+        loop {
+            match poll_fn(|context| connection.poll_message(context)).await {
+                Some(Ok(AsyncMessage::Notification(_))) => {
+                    if let Some(news) = &news {
+                        news.tell();
+                    }
+                }
+                Some(Ok(_)) => {}
+                Some(Err(error)) => {
+                    tracing::debug!(error = %Fault(error), "a connection to Postgres ended");
+                    return;
+                }
+                None => return,
+            }
         }
     })
 }
@@ -179,6 +200,14 @@ impl fmt::Debug for Connector {
 
 // === impl Direct ===
 
+impl Direct {
+    /// Waits until the server has ended it.
+    pub(super) async fn ended(&mut self) {
+        // An error would be a panic of the task, which ends it, too.
+        let _ = (&mut self.task).await;
+    }
+}
+
 impl Drop for Direct {
     fn drop(&mut self) {
         self.task.abort();
@@ -193,7 +222,7 @@ type Connecting<'a> = Pin<
 
 impl deadpool_postgres::Connect for Pooled {
     fn connect(&self, _server: &Config) -> Connecting<'_> {
-        Box::pin(self.0.connect())
+        Box::pin(self.0.connect(None))
     }
 }
 

@@ -8,7 +8,7 @@ use policy::Timestamp;
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
-use super::{Client, Outcome, Transaction, Trouble, signed, unsigned};
+use super::{Client, Outcome, Transaction, digest, listener, signed, unsigned};
 use crate::audit::{self, AuditHead, AuditKey, AuditRow};
 use crate::entity::{Change, Entity, EntityWrite};
 use crate::error::WriteError;
@@ -88,6 +88,10 @@ pub(super) async fn write(
         }
     };
     append(&transaction, &row, &head).await?;
+    if !entities.is_empty() {
+        // Comes to those who listen with the commit, or not at all.
+        transaction.batch_execute(listener::NOTIFY).await?;
+    }
     transaction.commit().await?;
     Ok(Ok(Written { entities, row }))
 }
@@ -226,9 +230,4 @@ fn read_row(row: &Row) -> Outcome<AuditRow> {
         previous: digest(row, 11)?,
         hash: digest(row, 12)?,
     })
-}
-
-fn digest(row: &Row, column: usize) -> Outcome<[u8; 32]> {
-    let bytes: &[u8] = row.try_get(column)?;
-    bytes.try_into().map_err(Trouble::content)
 }

@@ -117,6 +117,11 @@ impl Link {
         self.slot().clone()
     }
 
+    /// Makes connections beside the pool.
+    pub(super) fn connector(&self) -> Arc<Connector> {
+        Arc::clone(&self.connector)
+    }
+
     /// Does the work on one connection.
     pub(super) async fn run<T>(
         &self,

@@ -7,33 +7,48 @@
 //! Numbers are kept as Postgres' signed 64-bit integers; a value above `i64::MAX` is kept as
 //! `i64::MAX` instead of failing the batch that carries it.
 
+mod cells;
 mod config;
 mod connect;
 mod entities;
+mod fleet;
 mod link;
+mod listener;
 mod schema;
+mod seal;
 mod tls;
 mod usage;
 
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
 use std::error::Error;
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 use deadpool_postgres::{ClientWrapper as Client, Transaction};
-use policy::Timestamp;
+use policy::{Cell, Timestamp};
 use tokio::runtime::{Handle, Runtime};
+use tokio_postgres::Row;
 
 pub use self::config::{PasswordSource, PostgresConfig, PostgresUrlError, TlsMode};
 
+use self::cells::Old;
 use self::connect::Fault;
 use self::link::Link;
-use super::{Added, Loaded, Position, Store, UsagePage, UsageQuery, Written};
+use super::{
+    Added, FleetStore, Loaded, News, Position, Sealed, Sealing, Store, UsagePage, UsageQuery,
+    Written,
+};
 use crate::audit::{AuditHead, AuditKey, AuditRow};
+use crate::core::HeartbeatRow;
+use crate::data_dir::NodeKey;
 use crate::entity::{Change, Entity, EntityWrite};
 use crate::error::{StoreError, WriteError};
+use crate::message::{self, WireCell};
+use crate::origin::Origin;
 use crate::record::UsageRecord;
 
 const THREAD: &str = "tyr-postgres";
@@ -128,28 +143,28 @@ impl Drop for PostgresStore {
 }
 
 impl Store for PostgresStore {
-    fn record_usage(&self, boot: u64, batch: &[UsageRecord]) -> Result<u64, StoreError> {
+    fn record_usage(&self, origin: Origin, batch: &[UsageRecord]) -> Result<u64, StoreError> {
         if batch.is_empty() {
             return Ok(0);
         }
         self.call("keep usage", async |client| {
-            usage::record(client, boot, batch).await
+            usage::record(client, origin, batch).await
         })
     }
 
     fn load_cells(&self, now: Timestamp) -> Result<Loaded, StoreError> {
-        self.call("load cells", async |client| usage::load(client, now).await)
+        self.call("load cells", async |client| cells::load(client, now).await)
     }
 
-    fn added_cells(&self, boot: u64, after: Position, most: u32) -> Result<Added, StoreError> {
+    fn added_cells(&self, origin: Origin, after: Position, most: u32) -> Result<Added, StoreError> {
         self.call("read added usage", async |client| {
-            usage::added(client, boot, after, most).await
+            cells::added(client, origin, after, most).await
         })
     }
 
     fn expire_cells(&self, now: Timestamp) -> Result<u64, StoreError> {
         self.call("expire cells", async |client| {
-            usage::expire(client, now).await
+            cells::expire(client, now, Old::All).await
         })
     }
 
@@ -199,6 +214,88 @@ impl Store for PostgresStore {
     }
 }
 
+impl FleetStore for PostgresStore {
+    fn cells_by_origin(&self, now: Timestamp) -> Result<Vec<(Origin, Cell)>, StoreError> {
+        self.call("load cells", async |client| {
+            cells::by_origin(client, now).await
+        })
+    }
+
+    fn flush_cells(&self, told: &[(Origin, WireCell)]) -> Result<(), StoreError> {
+        if told.is_empty() {
+            return Ok(());
+        }
+        self.call("flush cells", async |client| {
+            cells::raise(client, told).await
+        })
+    }
+
+    fn expire_windows(&self, now: Timestamp) -> Result<u64, StoreError> {
+        self.call("expire cells", async |client| {
+            fleet::forget_beats(client).await?;
+            cells::expire(client, now, Old::Rest).await
+        })
+    }
+
+    fn heartbeat(&self, origin: Origin, name: &str, region: &str) -> Result<(), StoreError> {
+        self.call("keep a heartbeat", async |client| {
+            fleet::beat(client, origin, name, region).await
+        })
+    }
+
+    fn heartbeats(&self) -> Result<Vec<HeartbeatRow>, StoreError> {
+        self.call("read heartbeats", async |client| fleet::beats(client).await)
+    }
+
+    fn take_term(
+        &self,
+        scope: &str,
+        task: &str,
+        me: Origin,
+        lease: Duration,
+    ) -> Result<Option<u64>, StoreError> {
+        self.call("take a term", async |client| {
+            fleet::take_term(client, scope, task, me, lease).await
+        })
+    }
+
+    fn release_term(
+        &self,
+        scope: &str,
+        task: &str,
+        me: Origin,
+        term: u64,
+    ) -> Result<(), StoreError> {
+        self.call("release a term", async |client| {
+            fleet::release_term(client, scope, task, me, term).await
+        })
+    }
+
+    fn save_outcome(&self, outcome: &message::Outcome) -> Result<bool, StoreError> {
+        self.call("keep an outcome", async |client| {
+            fleet::save_outcome(client, outcome).await
+        })
+    }
+
+    fn outcomes(&self) -> Result<Vec<message::Outcome>, StoreError> {
+        self.call("read outcomes", async |client| {
+            fleet::outcomes(client).await
+        })
+    }
+
+    fn seal_windows(&self, sealing: Sealing) -> Result<Sealed, StoreError> {
+        self.call("seal windows", async |client| {
+            seal::seal(client, sealing).await
+        })
+    }
+
+    fn listen(&self, news: News) {
+        if let Some(runtime) = &self.runtime {
+            runtime.spawn(listener::listen(self.link.connector(), news));
+        }
+    }
+}
+
 // === impl Trouble ===
 
 impl Trouble {
@@ -211,6 +308,26 @@ impl From<tokio_postgres::Error> for Trouble {
     fn from(error: tokio_postgres::Error) -> Self {
         Self::Database(error.into())
     }
+}
+
+/// Postgres keeps no NUL in a text; one must not fail the batch that carries it for ever.
+fn clean(text: &str) -> Cow<'_, str> {
+    match text.contains('\0') {
+        true => text.replace('\0', "\u{fffd}").into(),
+        false => text.into(),
+    }
+}
+
+/// A node's key, of a UUID's text.
+fn node_of(text: &str) -> Outcome<NodeKey> {
+    let digits = text.replace('-', "");
+    let key = u128::from_str_radix(&digits, 16).map_err(Trouble::content)?;
+    Ok(NodeKey(key))
+}
+
+fn digest(row: &Row, column: usize) -> Outcome<[u8; 32]> {
+    let bytes: &[u8] = row.try_get(column)?;
+    bytes.try_into().map_err(Trouble::content)
 }
 
 fn signed(value: u64) -> i64 {

@@ -20,7 +20,7 @@ struct Migration {
 }
 
 /// In order; the first is version 1.
-const MIGRATIONS: [Migration; 2] = [
+const MIGRATIONS: [Migration; 3] = [
     Migration {
         works_with: 1,
         sql: include_str!("../migrations/postgres/0001_usage_and_cells.sql"),
@@ -28,6 +28,10 @@ const MIGRATIONS: [Migration; 2] = [
     Migration {
         works_with: 1,
         sql: include_str!("../migrations/postgres/0002_entities.sql"),
+    },
+    Migration {
+        works_with: 1,
+        sql: include_str!("../migrations/postgres/0003_fleet.sql"),
     },
 ];
 

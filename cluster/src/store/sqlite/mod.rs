@@ -10,32 +10,38 @@
 //! Numbers are kept as SQLite's signed 64-bit integers; a value above `i64::MAX` (nine billion
 //! dollars in nano-dollars) is kept as `i64::MAX` instead of failing the batch that carries it.
 
+mod cells;
 mod entities;
+mod fleet;
+mod seal;
 
-use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use policy::{Cell, Charge, NanoUsd, Timestamp, Usage};
+use policy::{NanoUsd, Timestamp, Usage};
 use rusqlite::{
     Connection, OpenFlags, OptionalExtension, Row, Statement, Transaction, TransactionBehavior,
     params,
 };
 
-use super::{Added, Loaded, Position, Store, Sums, UsagePage, UsageQuery, Written};
+use self::cells::Additions;
+use super::{Added, Loaded, Position, Store, UsagePage, UsageQuery, Written};
 use crate::audit::{AuditHead, AuditKey, AuditRow};
+use crate::data_dir::NodeKey;
 use crate::entity::{Change, Entity, EntityWrite};
 use crate::error::{StoreError, WriteError};
+use crate::origin::Origin;
 use crate::record::{UsageRecord, append_charges, charges_from_json};
 
 /// In order, never edited once released; `user_version` counts how many a file has seen.
 /// While a new program takes over from an old one, the old one goes on with its own statements: what
 /// a migration makes them fail at waits in its usage files, for the new one to take up.
-const MIGRATIONS: [&str; 3] = [
+const MIGRATIONS: [&str; 4] = [
     include_str!("../migrations/0001_usage_and_cells.sql"),
     include_str!("../migrations/0002_boots.sql"),
     include_str!("../migrations/0003_entities.sql"),
+    include_str!("../migrations/0004_fleet.sql"),
 ];
 
 /// How long a call waits for another process (a successor, a backup, a shell) that holds the file.
@@ -61,38 +67,8 @@ const INSERT_USAGE: &str = "
         credential, endpoint, stream, input_tokens, cache_read_tokens, cache_write_tokens,
         cache_write_1h_tokens, output_tokens, reasoning_tokens, cost_nano_usd, basis, status,
         started_at_ms, first_byte_ms, duration_ms, attempts, end_reason, upstream_request_id,
-        charges, boot, user_name, rule)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
-
-// SQLite turns an integer sum that overflows into a float, hence the comparison first.
-// Changes nothing when the cell is to live longer than it was: writing the expiry, even an equal
-// one, would write its index with every addition.
-const ADD_CHARGE: &str = "
-    INSERT INTO counter_cells (counter, epoch, boot, expires_at_ms, amount)
-    VALUES (?1, ?2, ?3, ?4, ?5)
-    ON CONFLICT (counter, epoch, boot) DO UPDATE SET
-        amount = CASE
-            WHEN amount > 9223372036854775807 - excluded.amount THEN 9223372036854775807
-            ELSE amount + excluded.amount
-        END
-    WHERE expires_at_ms >= excluded.expires_at_ms";
-
-const PROLONG_CELL: &str = "
-    UPDATE counter_cells SET expires_at_ms = ?4
-    WHERE counter = ?1 AND epoch = ?2 AND boot = ?3";
-
-const SELECT_CELLS: &str =
-    "SELECT counter, epoch, amount, expires_at_ms FROM counter_cells WHERE expires_at_ms > ?1";
-
-// Rows are numbered in the order in which they are committed, as only one writer is at work.
-const SELECT_POSITION: &str = "SELECT coalesce(max(rowid), 0) FROM usage_record";
-
-// Rows of other boots count towards the limit, so that the work is bounded.
-const SELECT_ADDED: &str = "
-    SELECT rowid, CASE WHEN boot = ?1 THEN charges END FROM usage_record
-    WHERE rowid > ?2 ORDER BY rowid LIMIT ?3";
-
-const EXPIRE_CELLS: &str = "DELETE FROM counter_cells WHERE expires_at_ms <= ?1";
+        charges, boot, user_name, rule, node)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
 
 const SELECT_USAGE: &str = "SELECT * FROM usage_record WHERE request_id = ?1";
 
@@ -137,13 +113,14 @@ impl SqliteStore {
 }
 
 impl Store for SqliteStore {
-    fn record_usage(&self, boot: u64, batch: &[UsageRecord]) -> Result<u64, StoreError> {
+    fn record_usage(&self, origin: Origin, batch: &[UsageRecord]) -> Result<u64, StoreError> {
         let mut writer = lock(&self.writer);
         let transaction = writer
             .transaction_with_behavior(TransactionBehavior::Immediate)
             .map_err(|source| failed("begin", source))?;
-        let (fresh, additions) = insert(&transaction, boot, batch)?;
-        add(&transaction, boot, additions).map_err(|source| failed("add charges", source))?;
+        let (fresh, additions) = insert(&transaction, origin, batch)?;
+        cells::add(&transaction, origin, additions)
+            .map_err(|source| failed("add charges", source))?;
         transaction
             .commit()
             .map_err(|source| failed("commit", source))?;
@@ -151,58 +128,16 @@ impl Store for SqliteStore {
     }
 
     fn load_cells(&self, now: Timestamp) -> Result<Loaded, StoreError> {
-        let mut reader = lock(&self.reader);
-        let mut load = || -> rusqlite::Result<Loaded> {
-            // Both readings see the same moment.
-            let transaction = reader.transaction()?;
-            let position = transaction.query_row(SELECT_POSITION, [], |row| row.get(0))?;
-            let mut sums = Sums::default();
-            let mut statement = transaction.prepare_cached(SELECT_CELLS)?;
-            let mut rows = statement.query([signed(now.0)])?;
-            while let Some(row) = rows.next()? {
-                sums.add(Cell {
-                    counter: row.get(0)?,
-                    epoch: row.get(1)?,
-                    amount: unsigned(row.get(2)?),
-                    expires_at: Timestamp(unsigned(row.get(3)?)),
-                });
-            }
-            Ok(Loaded {
-                cells: sums.cells(),
-                position: Position(position),
-            })
-        };
-        load().map_err(|source| failed("load cells", source))
+        cells::load(&mut lock(&self.reader), now).map_err(|source| failed("load cells", source))
     }
 
-    fn added_cells(&self, boot: u64, after: Position, most: u32) -> Result<Added, StoreError> {
-        let reader = lock(&self.reader);
-        let read = || -> rusqlite::Result<Added> {
-            let mut statement = reader.prepare_cached(SELECT_ADDED)?;
-            let mut rows = statement.query(params![signed(boot), after.0, most])?;
-            let (mut sums, mut position, mut seen) = (Sums::default(), after, 0);
-            while let Some(row) = rows.next()? {
-                seen += 1;
-                position = Position(row.get(0)?);
-                if let Some(text) = row.get::<_, Option<String>>(1)? {
-                    sums.add_charges(&parsed(1, &text, charges_from_json)?);
-                }
-            }
-            Ok(Added {
-                cells: sums.cells(),
-                position,
-                complete: seen < most,
-            })
-        };
-        read().map_err(|source| failed("read added usage", source))
+    fn added_cells(&self, origin: Origin, after: Position, most: u32) -> Result<Added, StoreError> {
+        cells::added(&lock(&self.reader), origin, after, most)
+            .map_err(|source| failed("read added usage", source))
     }
 
     fn expire_cells(&self, now: Timestamp) -> Result<u64, StoreError> {
-        let writer = lock(&self.writer);
-        writer
-            .execute(EXPIRE_CELLS, params![signed(now.0)])
-            .map(|removed| removed as u64)
-            .map_err(|source| failed("expire cells", source))
+        cells::expire(&lock(&self.writer), now).map_err(|source| failed("expire cells", source))
     }
 
     fn usage(&self, request_id: &str) -> Result<Option<UsageRecord>, StoreError> {
@@ -301,7 +236,7 @@ fn migrate(writer: &mut Connection) -> Result<(), StoreError> {
 /// Inserts the records that are new; returns how many were, and the sums of their charges.
 fn insert<'a>(
     transaction: &Transaction<'_>,
-    boot: u64,
+    origin: Origin,
     batch: &'a [UsageRecord],
 ) -> Result<(u64, Additions<'a>), StoreError> {
     let mut statement = transaction
@@ -313,7 +248,7 @@ fn insert<'a>(
         charges.clear();
         append_charges(&record.charges, &mut charges);
         let charges = std::str::from_utf8(&charges).expect("JSON text made of texts");
-        let inserted = insert_one(&mut statement, boot, record, charges)
+        let inserted = insert_one(&mut statement, origin, record, charges)
             .map_err(|source| failed("insert usage", source))?;
         if inserted {
             additions.add(&record.charges);
@@ -325,7 +260,7 @@ fn insert<'a>(
 
 fn insert_one(
     statement: &mut Statement<'_>,
-    boot: u64,
+    origin: Origin,
     record: &UsageRecord,
     charges: &str,
 ) -> rusqlite::Result<bool> {
@@ -358,45 +293,12 @@ fn insert_one(
         record.end.as_str(),
         record.upstream_request_id,
         charges,
-        signed(boot),
+        signed(origin.boot),
         record.user,
         record.rule,
+        bytes(origin.node),
     ])?;
     Ok(inserted == 1)
-}
-
-/// What a batch adds to each cell.
-#[derive(Debug, Default)]
-struct Additions<'a>(HashMap<(&'a str, i64), (u64, Timestamp)>);
-
-impl<'a> Additions<'a> {
-    fn add(&mut self, charges: &'a [Charge]) {
-        for charge in charges {
-            let key = (&*charge.counter, charge.epoch);
-            let (amount, expires_at) = self.0.entry(key).or_default();
-            *amount = amount.saturating_add(charge.amount);
-            *expires_at = charge.expires_at.max(*expires_at);
-        }
-    }
-}
-
-fn add(transaction: &Transaction<'_>, boot: u64, additions: Additions<'_>) -> rusqlite::Result<()> {
-    let mut sums: Vec<_> = additions.0.into_iter().collect();
-    // In the order of the table, which visits each of its pages once.
-    sums.sort_unstable_by_key(|(cell, _)| *cell);
-    let mut statement = transaction.prepare_cached(ADD_CHARGE)?;
-    for ((counter, epoch), (amount, expires_at)) in sums {
-        let boot = signed(boot);
-        let expires_at = signed(expires_at.0);
-        let addition = params![counter, epoch, boot, expires_at, signed(amount)];
-        if statement.execute(addition)? == 0 {
-            transaction
-                .prepare_cached(PROLONG_CELL)?
-                .execute(params![counter, epoch, boot, expires_at])?;
-            statement.execute(addition)?;
-        }
-    }
-    Ok(())
 }
 
 fn recent(reader: &Connection, query: UsageQuery<'_>) -> rusqlite::Result<UsagePage> {
@@ -480,6 +382,11 @@ where
             Box::new(source),
         )
     })
+}
+
+/// A node's key as the tables have it.
+fn bytes(node: NodeKey) -> [u8; 16] {
+    node.0.to_be_bytes()
 }
 
 fn signed(value: u64) -> i64 {

@@ -12,10 +12,11 @@ use super::{MemoryStore, SqliteStore, Store};
 use crate::audit::{AuditKey, Breach, Broken, VerifyError, verify_store};
 use crate::entity::Expect;
 use crate::error::{StoreError, WriteError};
+use crate::origin::Origin;
 use crate::record::UsageRecord;
-use crate::testing::{amount, assert_exactly, change, charge, entity_write, record};
+use crate::testing::{amount, assert_exactly, change, charge, entity_write, origin, record};
 
-const BOOT: u64 = 7;
+const ME: Origin = origin(9 << 70, 7);
 
 mod memory {
     use super::*;
@@ -71,17 +72,17 @@ fn sqlite_brings_the_first_schema_up_to_date() {
     drop(file);
 
     let store = SqliteStore::open(&path).unwrap();
-    assert_eq!(store.setting("user_version"), "3");
+    assert_eq!(store.setting("user_version"), "4");
     assert_eq!(store.usage("old").unwrap().unwrap().usage.output, 2);
     let more = [with_charges(1, vec![charge("a", 1, 5)])];
-    assert_eq!(store.record_usage(BOOT, &more).unwrap(), 1);
-    let cells = store.load_cells(Timestamp(0)).unwrap().cells;
+    assert_eq!(store.record_usage(ME, &more).unwrap(), 1);
+    let cells = store.load_cells(Timestamp(0)).unwrap().cells();
     assert_eq!((amount(&cells, "a"), amount(&cells, "b")), (15, 4));
     assert_eq!(store.expire_cells(Timestamp(5)).unwrap(), 1);
     drop(store);
     let again = SqliteStore::open(&path).unwrap();
     assert_eq!(
-        amount(&again.load_cells(Timestamp(0)).unwrap().cells, "a"),
+        amount(&again.load_cells(Timestamp(0)).unwrap().cells(), "a"),
         15
     );
 }
@@ -95,7 +96,7 @@ fn sqlite_is_migrated_once_by_processes_that_start_together() {
         starts.map(|start| start.join().unwrap())
     });
     for (number, store) in (1..).zip(&stores) {
-        store.record_usage(BOOT, &[record(number)]).unwrap();
+        store.record_usage(ME, &[record(number)]).unwrap();
     }
     assert_exactly(&stores[0], 1..=4);
 }
@@ -105,7 +106,7 @@ fn sqlite_keeps_everything_over_a_reopening() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("tyr.db");
     let store = SqliteStore::open(&path).unwrap();
-    store.record_usage(BOOT, &[record(1), record(2)]).unwrap();
+    store.record_usage(ME, &[record(1), record(2)]).unwrap();
     drop(store);
     assert_exactly(&SqliteStore::open(&path).unwrap(), [1, 2]);
 }
@@ -145,10 +146,10 @@ fn sqlite_leaves_nothing_of_a_batch_that_failed() {
     )
     .unwrap();
     let batch = [record(1), with_charges(2, vec![charge("trip", 1, 1)])];
-    store.record_usage(BOOT, &batch).unwrap_err();
+    store.record_usage(ME, &batch).unwrap_err();
     assert_exactly(&store, []);
     file.execute_batch("DROP TRIGGER trip").unwrap();
-    assert_eq!(store.record_usage(BOOT, &batch[..1]).unwrap(), 1);
+    assert_eq!(store.record_usage(ME, &batch[..1]).unwrap(), 1);
     assert_exactly(&store, [1]);
 }
 

@@ -29,7 +29,8 @@ use serde_json::{Map, Value, json};
 use super::Shared;
 use super::answer::{Failure, Page};
 use super::auth::Caller;
-use super::rights::{Operation, Resource};
+use super::cluster::Spread;
+use super::rights::Operation;
 use super::standing;
 use precondition::Precondition;
 
@@ -42,28 +43,13 @@ pub(super) use shape::shapes;
 pub(super) use virtual_keys::{Revocation, Rotation, revoke, rotate};
 
 /// What a read adds to an entity.
-const READ_ONLY: [&str; 3] = ["source", "revision", "standing"];
+const READ_ONLY: [&str; 4] = ["source", "revision", "standing", "applied_on"];
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ListQuery {
     pub(super) limit: Option<usize>,
     pub(super) after: Option<String>,
-}
-
-/// What rights call the kind.
-pub(super) fn resource(kind: Kind) -> Resource {
-    match kind {
-        Kind::Customer => Resource::Customers,
-        Kind::Team => Resource::Teams,
-        Kind::Provider => Resource::Providers,
-        Kind::Model => Resource::Models,
-        Kind::VirtualKey => Resource::VirtualKeys,
-        Kind::RoutingRule => Resource::RoutingRules,
-        Kind::AdminToken => Resource::AdminTokens,
-        Kind::Role => Resource::Roles,
-        Kind::LimitOverride => Resource::LimitOverrides,
-    }
 }
 
 /// The path of one entity, as axum matches it. Names of models and limits hold
@@ -126,7 +112,7 @@ pub(super) async fn create(
         .change(move |entities| entities.create(kind, body, &actor))
         .await?
         .map_err(|refusal| condition.explain(refusal))?;
-    Ok(answer(&shared, written, StatusCode::CREATED))
+    Ok(answer(&shared, written, StatusCode::CREATED).await)
 }
 
 pub(super) async fn replace(
@@ -142,7 +128,7 @@ pub(super) async fn replace(
     let found = current(&shared, kind, &name);
     condition.judge(found.as_ref())?;
     if found.is_none() {
-        caller.needs(resource(kind), Operation::Create)?;
+        caller.needs(kind.resource(), Operation::Create)?;
     }
     let mut body = body::entity(&body)?;
     body::name(kind, &mut body, &name)?;
@@ -163,7 +149,7 @@ pub(super) async fn replace(
         true => StatusCode::CREATED,
         false => StatusCode::OK,
     };
-    Ok(answer(&shared, written, status))
+    Ok(answer(&shared, written, status).await)
 }
 
 pub(super) async fn delete(
@@ -172,7 +158,7 @@ pub(super) async fn delete(
     Extension(caller): Extension<Caller>,
     name: Result<Path<String>, PathRejection>,
     headers: HeaderMap,
-) -> Result<StatusCode, Failure> {
+) -> Result<Response, Failure> {
     let name = named(name)?;
     let condition = Precondition::of(&headers)?;
     let found = current(&shared, kind, &name);
@@ -180,11 +166,12 @@ pub(super) async fn delete(
     access::vouch(&shared, kind, &caller, found.as_ref(), None)?;
     let expected = expected(kind, &condition, found.as_ref());
     let actor = caller.actor();
-    shared
+    let revision = shared
         .change(move |entities| entities.delete(kind, &name, expected, &actor))
         .await?
         .map_err(|refusal| condition.explain(refusal))?;
-    Ok(StatusCode::NO_CONTENT)
+    let in_force = shared.in_force(Spread::Revision(revision)).await;
+    Ok((StatusCode::NO_CONTENT, in_force.header()).into_response())
 }
 
 /// The revision that a write must still find. Where what is there decides who
@@ -209,8 +196,11 @@ fn current(shared: &Shared, kind: Kind, name: &str) -> Option<Shown> {
     shared.state.entities.show(kind, name)
 }
 
-/// The answer to a write, with what is shown this once.
-fn answer(shared: &Shared, written: Written, status: StatusCode) -> Response {
+/// The answer to a write, with what is shown this once, when the other nodes
+/// had their time to follow.
+async fn answer(shared: &Shared, written: Written, status: StatusCode) -> Response {
+    let revision = Spread::Revision(written.shown.revision);
+    let in_force = shared.in_force(revision).await;
     let tag = precondition::tag(&written.shown);
     let place = format!(
         "/api/{}/{}",
@@ -218,10 +208,14 @@ fn answer(shared: &Shared, written: Written, status: StatusCode) -> Response {
         body::percent_encoded(&written.shown.name)
     );
     let mut entity = with_standing(shared, written.shown);
-    if let (Some(value), Some(entity)) = (&written.value, entity.as_object_mut()) {
-        entity.insert("value".to_owned(), json!(value.expose()));
+    if let Some(entity) = entity.as_object_mut() {
+        entity.insert("applied_on".to_owned(), json!(in_force));
+        if let Some(value) = &written.value {
+            entity.insert("value".to_owned(), json!(value.expose()));
+        }
     }
-    let mut response = (status, [(header::ETAG, tag)], Json(entity)).into_response();
+    let tag = [(header::ETAG, tag)];
+    let mut response = (status, tag, in_force.header(), Json(entity)).into_response();
     if let (StatusCode::CREATED, Ok(place)) = (status, HeaderValue::from_str(&place)) {
         response.headers_mut().insert(header::LOCATION, place);
     }

@@ -27,23 +27,23 @@ pub trait Entities: Send + Sync {
         expected: Option<u64>,
         actor: &Actor,
     ) -> Result<Written, WriteRefusal>;
-    /// Takes one away.
+    /// Takes one away; the revision without it.
     fn delete(
         &self,
         kind: Kind,
         name: &str,
         expected: Option<u64>,
         actor: &Actor,
-    ) -> Result<(), WriteRefusal>;
+    ) -> Result<u64, WriteRefusal>;
     /// Gives a virtual key a new value; the old one is accepted for `grace`.
     fn rotate(&self, name: &str, grace: Duration, actor: &Actor) -> Result<Written, WriteRefusal>;
-    /// Refuses a virtual key in memory, if there is one. Must not block, whoever
-    /// waits for the store.
-    fn refuse(&self, name: &str);
+    /// Refuses a virtual key in memory, here and on all nodes in reach, if there
+    /// is one. Must not block, whoever waits for the store.
+    fn refuse(&self, name: &str, actor: &Actor);
     /// Refuses a virtual key from now on, whatever made it, and makes it last.
     fn revoke(&self, name: &str, actor: &Actor) -> Result<Revoked, WriteRefusal>;
-    /// Starts the count of a limit at zero.
-    fn reset_limit(&self, id: &str, actor: &Actor) -> Result<(), WriteRefusal>;
+    /// Starts the count of a limit at zero; the revision of that.
+    fn reset_limit(&self, id: &str, actor: &Actor) -> Result<u64, WriteRefusal>;
     /// Notes in the audit trail what was done to the node itself.
     fn note(&self, action: &str, actor: &Actor) -> Result<(), WriteRefusal>;
 }
@@ -78,7 +78,7 @@ impl Entities for Catalogue {
         name: &str,
         expected: Option<u64>,
         actor: &Actor,
-    ) -> Result<(), WriteRefusal> {
+    ) -> Result<u64, WriteRefusal> {
         Catalogue::delete(self, kind, name, expected, actor)
     }
 
@@ -86,15 +86,15 @@ impl Entities for Catalogue {
         Catalogue::rotate(self, name, grace, actor)
     }
 
-    fn refuse(&self, name: &str) {
-        Catalogue::refuse(self, name);
+    fn refuse(&self, name: &str, actor: &Actor) {
+        Catalogue::refuse(self, name, actor);
     }
 
     fn revoke(&self, name: &str, actor: &Actor) -> Result<Revoked, WriteRefusal> {
         Catalogue::revoke(self, name, actor)
     }
 
-    fn reset_limit(&self, id: &str, actor: &Actor) -> Result<(), WriteRefusal> {
+    fn reset_limit(&self, id: &str, actor: &Actor) -> Result<u64, WriteRefusal> {
         Catalogue::reset_limit(self, id, actor)
     }
 

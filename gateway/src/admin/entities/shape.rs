@@ -15,7 +15,7 @@ pub(in crate::admin) struct Shapes {
     pub(in crate::admin) written: Shape,
     /// In a read.
     pub(in crate::admin) shown: Shape,
-    /// In the answer that made it.
+    /// In the answer that made or changed it.
     pub(in crate::admin) created: Shape,
     /// In a list.
     pub(in crate::admin) page: Shape,
@@ -89,6 +89,9 @@ fn read<T: JsonSchema>(generator: &mut SchemaGenerator, suffix: &str) -> Schema 
         }
     }
     if suffix == "Created" {
+        let says = "On how many of the live nodes it is in force, as `2/3`.";
+        schema["properties"]["applied_on"] =
+            json!({"type": "string", "description": says, "readOnly": true});
         let says = "The secret itself where Tyr made it: in this answer only.";
         schema["properties"]["value"] = json!({"type": "string", "description": says});
     }

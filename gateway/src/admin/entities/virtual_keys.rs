@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::body::Bytes;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use http::{HeaderMap, StatusCode};
 use schemars::JsonSchema;
@@ -16,6 +16,7 @@ use super::{Kind, answer, body, current, named, unknown};
 use crate::admin::Shared;
 use crate::admin::answer::Failure;
 use crate::admin::auth::Caller;
+use crate::admin::cluster::{InForce, Spread};
 use crate::config::file::Length;
 
 /// How a key gets its new value.
@@ -31,8 +32,8 @@ pub(in crate::admin) struct Rotation {
 /// A key that is refused from now on.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(in crate::admin) struct Revocation {
-    /// The nodes that refuse it already.
-    applied_on: Vec<String>,
+    /// On how many of the live nodes it is refused, as `2/3`.
+    applied_on: InForce,
     /// Whether the store has it; if not, this node keeps it and brings it
     /// there as soon as the store is back.
     persisted: bool,
@@ -59,23 +60,25 @@ pub(in crate::admin) async fn rotate(
     let written = shared
         .change(move |entities| entities.rotate(&name, grace, &actor))
         .await??;
-    Ok(answer(&shared, written, StatusCode::OK))
+    Ok(answer(&shared, written, StatusCode::OK).await)
 }
 
 pub(in crate::admin) async fn revoke(
     State(shared): State<Shared>,
     Extension(caller): Extension<Caller>,
     name: Result<Path<String>, PathRejection>,
-) -> Result<Json<Revocation>, Failure> {
+) -> Result<Response, Failure> {
     let name = named(name)?;
     let actor = caller.actor();
     // Before anything that may wait, for a thread even.
-    shared.state.entities.refuse(&name);
+    shared.state.entities.refuse(&name, &actor);
     let revoked = shared
         .change(move |entities| entities.revoke(&name, &actor))
         .await??;
-    Ok(Json(Revocation {
-        applied_on: vec![shared.state.node.as_ref().to_owned()],
+    let in_force = shared.in_force(Spread::Revoked(revoked.hashes)).await;
+    let body = Revocation {
+        applied_on: in_force,
         persisted: revoked.persisted,
-    }))
+    };
+    Ok((in_force.header(), Json(body)).into_response())
 }

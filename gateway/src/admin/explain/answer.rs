@@ -24,6 +24,10 @@ pub struct Explanation {
     pub rules: Vec<RuleShown>,
     /// The rule that decided where it goes; null: none did.
     pub decided_by: Option<String>,
+    /// The region of this node, if it knows it and providers say theirs:
+    /// choices there come first.
+    #[serde(default)]
+    pub region: Option<String>,
     /// Where it could go, in order.
     pub choices: Vec<ChoiceShown>,
     /// Where it could not go, and why.
@@ -72,6 +76,13 @@ pub struct ChoiceShown {
     pub model: String,
     /// The provider's credential that a rule names; null: any.
     pub credential: Option<String>,
+    /// The region of its provider; null: none.
+    #[serde(default)]
+    pub region: Option<String>,
+    /// How near that is: `here`, `anywhere` (it has no region, or this node
+    /// knows none) or `elsewhere`.
+    #[serde(default)]
+    pub nearness: String,
     /// What it would need there.
     pub demand: DemandShown,
     /// The limits that hold for this choice alone.

@@ -290,7 +290,7 @@ async fn a_key_shows_where_each_limit_of_its_walk_stands() {
         "remaining_nano_usd": 9_996_500_000_u64,
         "resets_at": standing[1]["resets_at"],
         "enforcement": "strict",
-        "mode": "local",
+        "mode": "single",
         "overshoot_bound": "0",
         "answers_may_exceed_hold": false,
         "overridden": false,

@@ -37,7 +37,7 @@ pub(super) struct Ledger {
 impl Ledger {
     /// Puts an entity there that nobody made through the API.
     pub(super) fn put(&self, kind: Kind, source: Source, body: Value) {
-        let revision = self.revision.fetch_add(1, Ordering::Relaxed) + 1;
+        let revision = self.next_revision();
         let name = name_of(kind, &body);
         let shown = Shown {
             kind,
@@ -48,6 +48,10 @@ impl Ledger {
         };
         let mut rows = self.rows.lock().expect("no panic holds it");
         rows.insert((kind.path(), name), shown);
+    }
+
+    fn next_revision(&self) -> u64 {
+        self.revision.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     fn found(&self, kind: Kind, name: &str) -> Option<Shown> {
@@ -148,7 +152,7 @@ impl Entities for Ledger {
         name: &str,
         expected: Option<u64>,
         actor: &Actor,
-    ) -> Result<(), WriteRefusal> {
+    ) -> Result<u64, WriteRefusal> {
         self.owned(kind, name, expected)?;
         self.store()?;
         let teams = self.list(Kind::Team, None, usize::MAX);
@@ -160,7 +164,7 @@ impl Entities for Ledger {
         self.note_change("delete", kind, name, actor);
         let mut rows = self.rows.lock().expect("no panic holds it");
         rows.remove(&(kind.path(), name.to_owned()));
-        Ok(())
+        Ok(self.next_revision())
     }
 
     fn rotate(&self, name: &str, grace: Duration, actor: &Actor) -> Result<Written, WriteRefusal> {
@@ -169,7 +173,7 @@ impl Entities for Ledger {
         self.write("rotate", Kind::VirtualKey, found.body, actor)
     }
 
-    fn refuse(&self, name: &str) {
+    fn refuse(&self, name: &str, _actor: &Actor) {
         if let Some(found) = self.found(Kind::VirtualKey, name) {
             let mut refused = self.refused.lock().expect("no panic holds it");
             refused.push(found.name);
@@ -181,15 +185,16 @@ impl Entities for Ledger {
             .ok_or(WriteRefusal::NotFound)?;
         self.note_change("revoke", Kind::VirtualKey, name, actor);
         let persisted = self.store().is_ok();
-        Ok(Revoked { persisted })
+        let hashes = vec![format!("hash-of-{name}")];
+        Ok(Revoked { persisted, hashes })
     }
 
-    fn reset_limit(&self, id: &str, actor: &Actor) -> Result<(), WriteRefusal> {
+    fn reset_limit(&self, id: &str, actor: &Actor) -> Result<u64, WriteRefusal> {
         self.store()?;
         id.parse::<policy::CounterId>()
             .map_err(|_| WriteRefusal::NotFound)?;
         self.note_change("reset", Kind::LimitOverride, id, actor);
-        Ok(())
+        Ok(self.next_revision())
     }
 
     fn note(&self, action: &str, actor: &Actor) -> Result<(), WriteRefusal> {

@@ -1,6 +1,7 @@
 //! The admin port as its callers see it.
 
 mod api;
+mod cluster;
 mod description;
 mod entities;
 mod explain;

@@ -137,6 +137,22 @@ impl World {
     }
 
     pub(super) fn with_tokens(admin_tokens: Vec<AdminToken>) -> Self {
+        Self::with(admin_tokens, None)
+    }
+
+    /// Part of this cluster.
+    pub(super) fn in_cluster(cluster: Arc<dyn crate::admin::Cluster>) -> Self {
+        let tokens = vec![
+            token("ops", built_in("admin"), ADMIN),
+            token("board", built_in("viewer"), VIEWER),
+        ];
+        Self::with(tokens, Some(cluster))
+    }
+
+    fn with(
+        admin_tokens: Vec<AdminToken>,
+        cluster: Option<Arc<dyn crate::admin::Cluster>>,
+    ) -> Self {
         let live = Arc::new(ArcSwap::from_pointee(live(admin_tokens)));
         let clock = Arc::new(ManualClock::new(NOON));
         let readiness = Arc::new(Readiness::default());
@@ -170,7 +186,9 @@ impl World {
             entities: Arc::clone(&ledger) as Arc<dyn crate::admin::Entities>,
             audit: Arc::new(Trail),
             predictor: Arc::new(Predictor::new()),
+            cluster,
             usage: Some(Arc::new(Records)),
+            prices: Arc::default(),
         });
         World {
             router,
@@ -283,6 +301,7 @@ fn live(admin_tokens: Vec<AdminToken>) -> Live {
         },
         budget_status: None,
         users: Arc::default(),
+        pricing: Default::default(),
         admin: Arc::new(AdminAccess {
             tokens: admin_tokens,
         }),
@@ -462,6 +481,7 @@ fn provider() -> Provider {
             models: AllowList::all(),
         }],
         max_retries: 2,
+        region: None,
         scope: None,
     }
 }

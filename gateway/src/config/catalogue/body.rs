@@ -12,7 +12,6 @@ use serde_json::{Map, Value};
 
 use super::kind::Kind;
 use super::{PointerProblem, WriteRefusal, value};
-use crate::config::file;
 use crate::config::file::text::is_reference;
 use crate::config::problem::{Problem, api_place};
 use crate::config::tree::{Entry, Node, Value as Tree};
@@ -20,8 +19,8 @@ use crate::config::validate::validate_entity;
 use crate::upstream::Secret;
 use crate::vault::{BodyError, KeyRing, MASK, SealError, keep_unchanged};
 
-/// What a read adds to a body; on a write it means nothing.
-const READ_ONLY: [&str; 3] = ["source", "revision", "standing"];
+/// What answers add to a body; on a write it means nothing.
+const READ_ONLY: [&str; 4] = ["source", "revision", "standing", "applied_on"];
 
 /// Fewest characters of a value that a caller chose.
 const LEAST_VALUE: usize = 16;
@@ -228,7 +227,7 @@ fn form(kind: Kind, body: &Value) -> Vec<PointerProblem> {
     if !problems.is_empty() {
         return problems.into_iter().map(told).collect();
     }
-    match typed(kind, body) {
+    match kind.judge(body) {
         Ok(()) => Vec::new(),
         Err(error) => vec![PointerProblem {
             pointer: String::new(),
@@ -242,23 +241,6 @@ fn told(problem: Problem) -> PointerProblem {
     PointerProblem {
         pointer: problem.path,
         message: problem.message,
-    }
-}
-
-fn typed(kind: Kind, body: &Value) -> Result<(), serde_json::Error> {
-    fn reads<T: serde::de::DeserializeOwned>(body: &Value) -> Result<(), serde_json::Error> {
-        serde_json::from_value::<T>(body.clone()).map(|_| ())
-    }
-    match kind {
-        Kind::Customer => reads::<file::Customer>(body),
-        Kind::Team => reads::<file::Team>(body),
-        Kind::Provider => reads::<file::Provider>(body),
-        Kind::Model => reads::<file::ModelEntry>(body),
-        Kind::VirtualKey => reads::<file::VirtualKey>(body),
-        Kind::RoutingRule => reads::<file::RoutingRule>(body),
-        Kind::AdminToken => reads::<file::AdminTokenEntry>(body),
-        Kind::Role => reads::<file::RoleEntry>(body),
-        Kind::LimitOverride => reads::<file::LimitOverride>(body),
     }
 }
 

@@ -1,16 +1,20 @@
-//! Entities that the store has and this process did not write: at the start,
-//! and those of other processes since.
+//! Entities that this process did not write: what the store has at the start,
+//! what other processes write since, and revocations that peers tell of.
+//!
+//! What the store tells follows the lock of all changes. A revocation does not:
+//! it is in force before anything that may wait.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use cluster::{Change, Entity};
 use policy::{CounterId, KeyHash, VirtualKey};
+use tokio::sync::Notify;
 
 use super::entries::{Entries, Stored};
-use super::kind::{Class, Kind};
+use super::kind::{Applied, Class, Effect, Kind};
 use super::write::{twin, with_key, wrong_key};
-use super::{Actor, Catalogue, Ledger, WriteRefusal, limits};
+use super::{Actor, Catalogue, Fleet, Gone, Ledger, WriteRefusal, limits};
 use crate::config::file;
 use crate::config::problem::Problem;
 use crate::config::resolve;
@@ -18,70 +22,138 @@ use crate::config::running::State;
 use crate::state::Live;
 
 /// What a batch of entities touches.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Touched {
     base: bool,
     keys: BTreeSet<Arc<str>>,
     revoked: Vec<(KeyHash, bool)>,
+    effects: Vec<Effect>,
+    /// How many of the batch were news.
+    many: usize,
 }
 
 impl Catalogue {
-    /// Takes over what the store has. Fails when the file and the entities do
-    /// not fit together, except for single virtual keys: those that name what
-    /// this node lacks are refused to clients and told of in `Live`.
-    pub fn open(&self, ledger: Arc<dyn Ledger>, loaded: Vec<Entity>) -> Result<(), Vec<Problem>> {
+    /// Takes over what the store has, and tells `fleet` of what changes from
+    /// now on. Fails when the file and the entities do not fit together, except
+    /// for single virtual keys: those that name what this node lacks are refused
+    /// to clients and told of in `Live`.
+    pub fn open(
+        &self,
+        ledger: Arc<dyn Ledger>,
+        loaded: Vec<Entity>,
+        fleet: Option<Arc<dyn Fleet>>,
+    ) -> Result<(), Vec<Problem>> {
         let mut state = self.running.lock();
-        state.ledger = Some(ledger);
-        if loaded.is_empty() {
-            return Ok(());
+        let ledger = self.running.ledger.get_or_init(|| ledger);
+        if !loaded.is_empty() {
+            let live = self.running.live.load_full();
+            let twice = in_both(&live, &loaded);
+            if !twice.is_empty() {
+                return Err(twice);
+            }
+            let mut entries = live.entries.clone();
+            let touched = touch(&mut state.gone, &mut entries, loaded);
+            let effects = touched.effects.clone();
+            let next = self.take_in(&state, &live, entries, touched)?;
+            self.running.swap_written(&mut state, next, &effects);
         }
-        let live = self.running.live.load_full();
-        let twice = in_both(&live, &loaded);
-        if !twice.is_empty() {
-            return Err(twice);
+        if let Some(fleet) = fleet {
+            let fleet = self.running.fleet.get_or_init(|| fleet);
+            fleet.set_configuration(self.running.mark(&state));
+            fleet.applied(ledger.revision());
         }
-        let next = self.take_in(&state, &live, loaded)?;
-        self.running.swap_written(&mut state, next, true);
         Ok(())
+    }
+
+    /// Rung when `poll` is to be called now rather than in its turn.
+    pub fn news(&self) -> Arc<Notify> {
+        Arc::clone(&self.running.news)
     }
 
     /// Takes over what other processes wrote since the last time. What cannot
     /// be read now is read the next time.
     pub fn poll(&self) {
+        self.keep_refusing();
+        let Some(ledger) = self.running.ledger.get() else {
+            return;
+        };
         loop {
             // Not with the lock held: the store may let a caller wait.
-            let Some(ledger) = self.running.lock().ledger.clone() else {
-                return;
-            };
-            let entities = match ledger.poll() {
-                Ok(entities) if entities.is_empty() => return,
-                Ok(entities) => entities,
+            match ledger.poll() {
+                Ok(entities) if entities.is_empty() => break,
+                Ok(entities) => self.take_over(entities),
                 Err(error) => {
                     tracing::debug!(%error, "entities of others cannot be read now");
                     return;
                 }
-            };
-            let mut state = self.running.lock();
-            let live = self.running.live.load_full();
-            let many = entities.len();
-            match self.take_in(&state, &live, entities.clone()) {
-                Ok(next) => self.running.swap_written(&mut state, next, true),
-                Err(problems) => {
-                    for problem in &problems {
-                        tracing::error!(%problem, "an entity written elsewhere does not fit here");
-                    }
-                    let mut next = self.keys_only(&state, &live, entities);
-                    next.misfit = problems.first().map(|first| first.to_string().into());
-                    self.running.swap_written(&mut state, next, false);
-                }
             }
-            tracing::info!(entities = many, "took over what was written elsewhere");
         }
+        let Some(fleet) = self.running.fleet.get() else {
+            return;
+        };
+        // With the lock: a write of this node counts once it runs.
+        let _state = self.running.lock();
+        if self.running.live.load().misfit.is_none() {
+            fleet.applied(ledger.revision());
+        }
+    }
+
+    /// Refuses a key that a peer says is revoked, at once: neither the store
+    /// nor a write that waits for it is in the way.
+    pub fn adopt(&self, hash: &str, change: &Change) {
+        let mut key = [0; 32];
+        if hex::decode_to_slice(hash, &mut key).is_err() {
+            tracing::warn!(hash, "a peer revoked what is no hash of a key");
+            return;
+        }
+        self.running.refuse(&[KeyHash(key)]);
+        if let Some(fleet) = self.running.fleet.get() {
+            fleet.revocation_applied(hash);
+        }
+        if let Some(ledger) = self.running.ledger.get() {
+            ledger.adopt_revocation(hash, change);
+        }
+        self.running.news.notify_one();
+    }
+
+    /// Makes what was refused at once a part of what runs.
+    fn keep_refusing(&self) {
+        if self.running.refused().is_empty() {
+            return;
+        }
+        let mut state = self.running.lock();
+        let refused = self.running.refused();
+        let live = self.running.live.load_full();
+        let next = live.refusing(state.revision + 1, &refused);
+        self.running.swap_written(&mut state, next, &[]);
+        self.running.refused_for_good(&refused);
+    }
+
+    fn take_over(&self, entities: Vec<Entity>) {
+        let mut state = self.running.lock();
+        let live = self.running.live.load_full();
+        let mut entries = live.entries.clone();
+        let touched = touch(&mut state.gone, &mut entries, entities);
+        let (many, effects) = (touched.many, touched.effects.clone());
+        if many == 0 {
+            return;
+        }
+        match self.take_in(&state, &live, entries.clone(), touched.clone()) {
+            Ok(next) => self.running.swap_written(&mut state, next, &effects),
+            Err(problems) => {
+                for problem in &problems {
+                    tracing::error!(%problem, "an entity written elsewhere does not fit here");
+                }
+                let mut next = self.keys_only(&state, &live, entries, touched);
+                next.misfit = problems.first().map(|first| first.to_string().into());
+                self.running.swap_written(&mut state, next, &[]);
+            }
+        }
+        tracing::info!(entities = many, "took over what was written elsewhere");
     }
 
     /// Keeps an audit row of what was done to the node itself.
     pub fn note(&self, action: &str, actor: &Actor) -> Result<(), WriteRefusal> {
-        let state = self.running.lock();
         let change = Change {
             at: self.running.parts.clock.now(),
             actor: actor.name.clone(),
@@ -92,7 +164,7 @@ impl Catalogue {
             before: None,
             after: None,
         };
-        match &state.ledger {
+        match self.running.ledger.get() {
             Some(ledger) => ledger
                 .record(&change)
                 .map_err(|error| WriteRefusal::Store(error.to_string())),
@@ -100,15 +172,14 @@ impl Catalogue {
         }
     }
 
-    /// The configuration with all of these entities.
+    /// The configuration with these entities, of which `touched` are new.
     fn take_in(
         &self,
         state: &State,
         live: &Live,
-        entities: Vec<Entity>,
+        entries: Entries,
+        touched: Touched,
     ) -> Result<Live, Vec<Problem>> {
-        let mut entries = live.entries.clone();
-        let touched = touch(&mut entries, entities);
         let into = self.running.resolve_with(state, Some(live));
         let mut next = match touched.base {
             true => resolve::base(&state.document, live, &entries, &state.ring, &into)?,
@@ -123,9 +194,11 @@ impl Catalogue {
 
     /// The same on the base that runs: what else there is waits for a file
     /// that fits it.
-    fn keys_only(&self, state: &State, live: &Live, entities: Vec<Entity>) -> Live {
-        let mut next = live.clone();
-        let touched = touch(&mut next.entries, entities);
+    fn keys_only(&self, state: &State, live: &Live, entries: Entries, touched: Touched) -> Live {
+        let mut next = Live {
+            entries,
+            ..live.clone()
+        };
         self.take_keys(state, &mut next, touched);
         next
     }
@@ -179,57 +252,68 @@ fn also_in_file(name: &str, place: &str) -> Problem {
     wrong_key(name, "/name", &message)
 }
 
-/// Writes the entities into the index and tells what has to be resolved.
-fn touch(entries: &mut Entries, entities: Vec<Entity>) -> Touched {
+/// Writes the entities into the index and tells what has to be resolved. What
+/// is no news, because it came before or something newer did, changes nothing.
+fn touch(gone: &mut Gone, entries: &mut Entries, entities: Vec<Entity>) -> Touched {
     let mut touched = Touched::default();
     for entity in entities {
-        let Some(class) = Class::from_store_word(&entity.kind) else {
-            tracing::warn!(
-                kind = entity.kind,
-                name = entity.name,
-                "an entity of an unknown kind"
-            );
+        let (kind, name) = (entity.kind.as_str(), entity.name.as_str());
+        let Some(class) = Class::from_store_word(kind) else {
+            tracing::warn!(kind, name, "an entity of an unknown kind");
             continue;
         };
-        // This process wrote it since: only who knows a revision can replace it.
-        let newer = entries.stored(class, &entity.name);
-        if newer.is_some_and(|stored| stored.revision > entity.revision) {
+        let newest = entries.stored(class, name).map(|stored| stored.revision);
+        // What waits for the store has no revision, and may be told twice.
+        let known = entity.revision > 0 && newest >= Some(entity.revision);
+        if known || gone.is_after(class, name, entity.revision) {
             continue;
         }
-        let there = entity.body.is_some();
-        match class {
-            Class::Of(Kind::VirtualKey) => {
-                touched.keys.insert(entity.name.as_str().into());
-            }
-            Class::Revocation => {
-                let mut hash = [0; 32];
-                if hex::decode_to_slice(&entity.name, &mut hash).is_ok() {
-                    touched.revoked.push((KeyHash(hash), there));
-                }
-            }
-            Class::Of(Kind::LimitOverride) | Class::LimitReset => {
-                let id: Option<CounterId> = entity.name.parse().ok();
-                match id.as_ref().and_then(resolve::is_of_key) {
-                    Some(key) => {
-                        touched.keys.insert(key.into());
-                    }
-                    None => touched.base = true,
-                }
-            }
-            _ => touched.base = true,
-        }
+        touched.note(class, name, entity.body.is_some());
         match entity.body {
             Some(body) => {
                 let stored = Stored {
                     revision: entity.revision,
                     body,
                 };
-                entries.put(class, &entity.name, stored);
+                entries.put(class, name, stored);
             }
-            None => entries.remove(class, &entity.name),
+            None => {
+                gone.note(class, name, entity.revision);
+                entries.remove(class, name);
+            }
         }
     }
     touched
+}
+
+impl Touched {
+    /// Adds what a change of this entity resolves anew.
+    fn note(&mut self, class: Class, name: &str, there: bool) {
+        self.many += 1;
+        let row = class.row();
+        self.effects.extend(row.effects);
+        match row.applied {
+            Applied::Base => self.base = true,
+            Applied::Key => {
+                self.keys.insert(name.into());
+            }
+            Applied::Limit => {
+                let id: Option<CounterId> = name.parse().ok();
+                match id.as_ref().and_then(resolve::is_of_key) {
+                    Some(key) => {
+                        self.keys.insert(key.into());
+                    }
+                    None => self.base = true,
+                }
+            }
+            Applied::Refusal => {
+                let mut hash = [0; 32];
+                if hex::decode_to_slice(name, &mut hash).is_ok() {
+                    self.revoked.push((KeyHash(hash), there));
+                }
+            }
+        }
+    }
 }
 
 /// Puts a key that cannot be resolved: it is known, and refused.

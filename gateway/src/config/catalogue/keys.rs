@@ -57,12 +57,14 @@ impl Catalogue {
         })
     }
 
-    /// Refuses a virtual key in memory, whoever waits for what; `revoke` makes
-    /// it last. The hashes that are refused now; none: there is no such key.
-    pub fn refuse(&self, name: &str) -> Vec<KeyHash> {
+    /// Refuses a virtual key in memory, here and on all nodes in reach,
+    /// whoever waits for what; `revoke` makes it last. The hashes that are
+    /// refused now; none: there is no such key.
+    pub fn refuse(&self, name: &str, actor: &Actor) -> Vec<KeyHash> {
         let hashes = values(&self.running.live.load(), name);
         if !hashes.is_empty() {
             self.running.refuse(&hashes);
+            self.spread(&hashes, &self.revocation(name, actor));
         }
         hashes
     }
@@ -72,8 +74,8 @@ impl Catalogue {
     pub fn revoke(&self, name: &str, actor: &Actor) -> Result<Revoked, WriteRefusal> {
         // At once, even while a write waits for the store with the lock held;
         // and again behind it, as it may have given the key another value.
-        let mut hashes = self.refuse(name);
-        let ledger = {
+        let mut hashes = self.refuse(name, actor);
+        {
             let mut state = self.running.lock();
             let live = self.running.live.load_full();
             let begun = hashes.len();
@@ -85,11 +87,40 @@ impl Catalogue {
             hashes.sort_unstable_by_key(|hash| hash.0);
             hashes.dedup();
             let next = live.refusing(state.revision + 1, &hashes);
-            self.running.swap_written(&mut state, next, false);
+            self.running.swap_written(&mut state, next, &[]);
             self.running.refused_for_good(&refused);
-            state.ledger.clone()
+        }
+        let change = self.revocation(name, actor);
+        self.spread(&hashes, &change);
+        let hashes: Vec<String> = hashes.iter().map(|hash| hex::encode(hash.0)).collect();
+        let Some(ledger) = self.running.ledger.get() else {
+            let persisted = false;
+            return Ok(Revoked { persisted, hashes });
         };
-        let change = Change {
+        let mut persisted = true;
+        for hash in &hashes {
+            match ledger.revoke(hash, &change) {
+                Ok(kept) => persisted &= kept.0,
+                Err(error) => {
+                    tracing::error!(%error, key = name, "a revocation is in memory only");
+                    persisted = false;
+                }
+            }
+        }
+        Ok(Revoked { persisted, hashes })
+    }
+
+    /// Tells all nodes to refuse these; to be told twice changes nothing.
+    fn spread(&self, hashes: &[KeyHash], change: &Change) {
+        if let Some(fleet) = self.running.fleet.get() {
+            for hash in hashes {
+                fleet.revoke(&hex::encode(hash.0), change);
+            }
+        }
+    }
+
+    fn revocation(&self, name: &str, actor: &Actor) -> Change {
+        Change {
             at: self.running.parts.clock.now(),
             actor: actor.name.clone(),
             peer: actor.peer.clone(),
@@ -98,21 +129,7 @@ impl Catalogue {
             name: name.to_owned(),
             before: None,
             after: None,
-        };
-        let Some(ledger) = ledger else {
-            return Ok(Revoked { persisted: false });
-        };
-        let mut persisted = true;
-        for hash in &hashes {
-            match ledger.revoke(&hex::encode(hash.0), &change) {
-                Ok(kept) => persisted &= kept.0,
-                Err(error) => {
-                    tracing::error!(%error, key = name, "a revocation is on this node only");
-                    persisted = false;
-                }
-            }
         }
-        Ok(Revoked { persisted })
     }
 }
 
@@ -126,6 +143,12 @@ fn values(live: &Live, name: &str) -> Vec<KeyHash> {
 }
 
 impl Live {
+    /// Whether this hash is refused for good.
+    pub(in crate::config) fn is_refusing(&self, hash: &KeyHash) -> bool {
+        let stored = self.entries.stored(Class::Revocation, &hex::encode(hash.0));
+        stored.is_some()
+    }
+
     /// The same configuration that refuses these hashes.
     pub(in crate::config) fn refusing(&self, revision: u64, hashes: &[KeyHash]) -> Live {
         let mut next = self.clone();

@@ -1,57 +1,178 @@
-//! The kinds of entities, and what each is called where.
+//! The kinds of entities: one row for each says all that the catalogue knows
+//! of it.
+//!
+//! A new kind is a new row. What it is called, how its bodies are read, what a
+//! change of one resolves anew and what follows from that are all looked up
+//! here, for writes of this node, for those of others and for those that a
+//! peer pushes.
 
 use std::fmt;
 
-/// A kind of entity that the admin API makes and the file may hold.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Kind {
-    /// A customer.
-    Customer,
-    /// A team.
-    Team,
-    /// A provider.
-    Provider,
-    /// A model, named `provider/name`, or an alias.
-    Model,
-    /// A virtual key.
-    VirtualKey,
-    /// A routing rule.
-    RoutingRule,
-    /// A bearer token of the admin API.
-    AdminToken,
-    /// A role of such tokens.
-    Role,
-    /// An amount that replaces a limit's own, named as the limit.
-    LimitOverride,
+use schemars::generate::SchemaGenerator;
+use schemars::{JsonSchema, Schema};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::admin::rights::Resource;
+use crate::config::file;
+
+/// What a change of an entity resolves anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::config) enum Applied {
+    /// The base as a whole.
+    Base,
+    /// The virtual key of its name.
+    Key,
+    /// The virtual key whose limit it names, else the base.
+    Limit,
+    /// Nothing: a key's hash is refused.
+    Refusal,
 }
 
+/// What follows once a change runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::config) enum Effect {
+    /// Names that are labels of metrics may be new.
+    Labels,
+    /// Connections may be to a provider that is not there any more.
+    Connections,
+}
+
+/// How one class of entities is kept and applied.
+#[derive(Debug)]
+pub(in crate::config) struct Row {
+    /// The word in the store.
+    pub(super) store_word: &'static str,
+    pub(super) applied: Applied,
+    pub(in crate::config) effects: &'static [Effect],
+}
+
+/// What callers see of a kind.
+#[derive(Debug)]
+struct Face {
+    row: Row,
+    /// The word in the path after `/api/`.
+    path: &'static str,
+    /// The words in messages to people.
+    words: &'static str,
+    /// Where entities of the kind stand in the file; kinds of the API alone
+    /// have no such place.
+    section: Option<&'static [&'static str]>,
+    /// What rights call the kind.
+    resource: Resource,
+    form: Form,
+}
+
+/// How bodies of a kind are read.
+#[derive(Clone, Copy, Debug)]
+struct Form {
+    judge: fn(&Value) -> Result<(), serde_json::Error>,
+    complete: fn(&str) -> Option<Value>,
+    schema: fn(SchemaGenerator) -> Schema,
+}
+
+impl Form {
+    const fn of<T: DeserializeOwned + Serialize + JsonSchema>() -> Self {
+        Form {
+            judge: |body| T::deserialize(body).map(|_| ()),
+            complete: |text| serde_json::to_value(serde_json::from_str::<T>(text).ok()?).ok(),
+            schema: |generator| generator.into_root_schema_for::<T>(),
+        }
+    }
+}
+
+macro_rules! kinds {
+    ($($(#[$says:meta])* $kind:ident: $type:ty {
+        $store_word:literal, $path:literal, $words:literal, $section:expr,
+        $resource:ident, $applied:ident, $effects:expr $(,)?
+    })*) => {
+        /// A kind of entity that the admin API makes and the file may hold.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Kind {
+            $($(#[$says])* $kind,)*
+        }
+
+        impl Kind {
+            /// All of them.
+            pub const ALL: [Kind; FACES.len()] = [$(Kind::$kind,)*];
+        }
+
+        /// By position in [`Kind::ALL`].
+        static FACES: [Face; [$($store_word,)*].len()] = [$(
+            Face {
+                row: Row {
+                    store_word: $store_word,
+                    applied: Applied::$applied,
+                    effects: $effects,
+                },
+                path: $path,
+                words: $words,
+                section: $section,
+                resource: Resource::$resource,
+                form: Form::of::<$type>(),
+            },
+        )*];
+    };
+}
+
+const LABELS: &[Effect] = &[Effect::Labels];
+const LABELS_AND_CONNECTIONS: &[Effect] = &[Effect::Labels, Effect::Connections];
+
+// kind: type { store, path, words, section of the file, resource, applied, effects }
+kinds! {
+    /// A customer.
+    Customer: file::Customer { "customer", "customers", "customer", Some(&["customers"]), Customers, Base, &[] }
+    /// A team.
+    Team: file::Team { "team", "teams", "team", Some(&["teams"]), Teams, Base, &[] }
+    /// A provider.
+    Provider: file::Provider {
+        "provider", "providers", "provider", Some(&["providers"]), Providers, Base, LABELS_AND_CONNECTIONS,
+    }
+    /// A model, named `provider/name`, or an alias.
+    Model: file::ModelEntry { "model", "models", "model", Some(&["models"]), Models, Base, LABELS }
+    /// A virtual key.
+    VirtualKey: file::VirtualKey {
+        "virtual_key", "virtual-keys", "virtual key", Some(&["virtual_keys"]), VirtualKeys, Key, &[],
+    }
+    /// A routing rule.
+    RoutingRule: file::RoutingRule {
+        "routing_rule", "routing-rules", "routing rule", Some(&["routing_rules"]), RoutingRules, Base, LABELS,
+    }
+    /// A bearer token of the admin API.
+    AdminToken: file::AdminTokenEntry {
+        "admin_token", "admin-tokens", "admin token", Some(&["admin", "tokens"]), AdminTokens, Base, &[],
+    }
+    /// A role of such tokens.
+    Role: file::RoleEntry { "role", "roles", "role", Some(&["admin", "roles"]), Roles, Base, &[] }
+    /// An amount that replaces a limit's own, named as the limit.
+    LimitOverride: file::LimitOverride {
+        "limit_override", "limit-overrides", "limit override", None, LimitOverrides, Limit, &[],
+    }
+}
+
+/// What callers never see, by position after the kinds.
+static HIDDEN: [Row; 2] = [
+    Row {
+        store_word: "limit_reset",
+        applied: Applied::Limit,
+        effects: &[],
+    },
+    Row {
+        store_word: cluster::REVOCATION,
+        applied: Applied::Refusal,
+        effects: &[],
+    },
+];
+
 impl Kind {
-    /// All of them.
-    pub const ALL: [Kind; 9] = [
-        Kind::Customer,
-        Kind::Team,
-        Kind::Provider,
-        Kind::Model,
-        Kind::VirtualKey,
-        Kind::RoutingRule,
-        Kind::AdminToken,
-        Kind::Role,
-        Kind::LimitOverride,
-    ];
+    fn face(self) -> &'static Face {
+        &FACES[self as usize]
+    }
 
     /// The word in the path after `/api/`.
     pub fn path(self) -> &'static str {
-        match self {
-            Kind::Customer => "customers",
-            Kind::Team => "teams",
-            Kind::Provider => "providers",
-            Kind::Model => "models",
-            Kind::VirtualKey => "virtual-keys",
-            Kind::RoutingRule => "routing-rules",
-            Kind::AdminToken => "admin-tokens",
-            Kind::Role => "roles",
-            Kind::LimitOverride => "limit-overrides",
-        }
+        self.face().path
     }
 
     /// Reads `path` back; `None` for what callers do not see.
@@ -61,63 +182,44 @@ impl Kind {
 
     /// The word in the store.
     pub fn store_word(self) -> &'static str {
-        match self {
-            Kind::Customer => "customer",
-            Kind::Team => "team",
-            Kind::Provider => "provider",
-            Kind::Model => "model",
-            Kind::VirtualKey => "virtual_key",
-            Kind::RoutingRule => "routing_rule",
-            Kind::AdminToken => "admin_token",
-            Kind::Role => "role",
-            Kind::LimitOverride => "limit_override",
-        }
+        self.face().row.store_word
     }
 
     /// The words in messages to people.
     pub fn words(self) -> &'static str {
-        match self {
-            Kind::Customer => "customer",
-            Kind::Team => "team",
-            Kind::Provider => "provider",
-            Kind::Model => "model",
-            Kind::VirtualKey => "virtual key",
-            Kind::RoutingRule => "routing rule",
-            Kind::AdminToken => "admin token",
-            Kind::Role => "role",
-            Kind::LimitOverride => "limit override",
-        }
+        self.face().words
+    }
+
+    /// What rights call the kind.
+    pub fn resource(self) -> Resource {
+        self.face().resource
     }
 
     /// Whether it is resolved as a whole with all others of its like, instead
     /// of one at a time.
     pub(in crate::config) fn is_base(self) -> bool {
-        matches!(
-            self,
-            Kind::Customer
-                | Kind::Team
-                | Kind::Provider
-                | Kind::Model
-                | Kind::RoutingRule
-                | Kind::AdminToken
-                | Kind::Role
-        )
+        self.face().row.applied == Applied::Base
     }
 
     /// Where entities of the kind stand in the file; kinds of the API alone
     /// have no such place.
     pub(in crate::config) fn section(self) -> Option<&'static [&'static str]> {
-        Some(match self {
-            Kind::Customer => &["customers"],
-            Kind::Team => &["teams"],
-            Kind::Provider => &["providers"],
-            Kind::Model => &["models"],
-            Kind::VirtualKey => &["virtual_keys"],
-            Kind::RoutingRule => &["routing_rules"],
-            Kind::AdminToken => &["admin", "tokens"],
-            Kind::Role => &["admin", "roles"],
-            Kind::LimitOverride => return None,
-        })
+        self.face().section
+    }
+
+    /// Whether the kind's type reads this body.
+    pub(super) fn judge(self, body: &Value) -> Result<(), serde_json::Error> {
+        (self.face().form.judge)(body)
+    }
+
+    /// A stored body with all defaults; `None` when the type does not read it.
+    pub(super) fn complete(self, body: &str) -> Option<Value> {
+        (self.face().form.complete)(body)
+    }
+
+    /// The schema of the kind's type.
+    pub(in crate::config) fn schema(self, generator: SchemaGenerator) -> Schema {
+        (self.face().form.schema)(generator)
     }
 }
 
@@ -141,27 +243,31 @@ pub(in crate::config) enum Class {
 
 impl Class {
     /// How many there are.
-    pub(super) const COUNT: usize = Kind::ALL.len() + 2;
+    pub(super) const COUNT: usize = Kind::ALL.len() + HIDDEN.len();
+
+    /// All of them.
+    pub(in crate::config) fn all() -> impl Iterator<Item = Class> {
+        let kinds = Kind::ALL.into_iter().map(Class::Of);
+        kinds.chain([Class::LimitReset, Class::Revocation])
+    }
+
+    /// How it is kept and applied.
+    pub(in crate::config) fn row(self) -> &'static Row {
+        match self {
+            Class::Of(kind) => &kind.face().row,
+            Class::LimitReset => &HIDDEN[0],
+            Class::Revocation => &HIDDEN[1],
+        }
+    }
 
     /// The word in the store.
-    pub(super) fn store_word(self) -> &'static str {
-        match self {
-            Class::Of(kind) => kind.store_word(),
-            Class::LimitReset => "limit_reset",
-            Class::Revocation => cluster::REVOCATION,
-        }
+    pub(in crate::config) fn store_word(self) -> &'static str {
+        self.row().store_word
     }
 
     /// Reads `store_word` back; `None` for what a newer version made.
     pub(super) fn from_store_word(word: &str) -> Option<Self> {
-        let kinds = Kind::ALL.into_iter().map(Class::Of);
-        let mut all = kinds.chain([Class::LimitReset, Class::Revocation]);
-        all.find(|class| class.store_word() == word)
-    }
-
-    /// Whether a change of one leaves the base as it is.
-    pub(super) fn is_of_keys(self) -> bool {
-        matches!(self, Class::Of(Kind::VirtualKey) | Class::Revocation)
+        Class::all().find(|class| class.store_word() == word)
     }
 
     pub(super) fn index(self) -> usize {
@@ -176,5 +282,25 @@ impl Class {
 impl From<Kind> for Class {
     fn from(kind: Kind) -> Self {
         Class::Of(kind)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_class_has_a_word_and_a_place_of_its_own() {
+        let words: BTreeSet<&str> = Class::all().map(Class::store_word).collect();
+        assert_eq!(words.len(), Class::COUNT);
+        for (index, class) in Class::all().enumerate() {
+            assert_eq!(class.index(), index);
+            assert_eq!(Class::from_store_word(class.store_word()), Some(class));
+        }
+        for kind in Kind::ALL {
+            assert_eq!(Kind::from_path(kind.path()), Some(kind));
+        }
     }
 }

@@ -19,6 +19,14 @@ pub trait Ledger: Send + Sync + Debug {
     /// or without the store.
     fn revoke(&self, hash: &str, change: &Change) -> Result<Persisted, WriteError>;
 
+    /// Makes a revocation last that a peer told of: on this node at once, in
+    /// the store when somebody brings it there.
+    fn adopt_revocation(&self, hash: &str, change: &Change);
+
+    /// Up to which revision everything that was written has been told by
+    /// `poll`, or was written here.
+    fn revision(&self) -> u64;
+
     /// Keeps the audit row of a change that wrote no entities.
     fn record(&self, change: &Change) -> Result<(), StoreError>;
 
@@ -37,6 +45,16 @@ impl Ledger for EntityLog {
 
     fn revoke(&self, hash: &str, change: &Change) -> Result<Persisted, WriteError> {
         EntityLog::revoke(self, hash, change)
+    }
+
+    fn adopt_revocation(&self, hash: &str, change: &Change) {
+        if !EntityLog::adopt_revocation(self, hash, change) {
+            tracing::error!(hash, "a revocation of a peer is in memory only");
+        }
+    }
+
+    fn revision(&self) -> u64 {
+        EntityLog::revision(self)
     }
 
     fn record(&self, change: &Change) -> Result<(), StoreError> {

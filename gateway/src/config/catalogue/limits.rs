@@ -19,8 +19,9 @@ use crate::state::Live;
 
 impl Catalogue {
     /// Starts the count of a limit at zero; `id` is its name as limits are
-    /// listed. What is held goes on counting where it was taken.
-    pub fn reset_limit(&self, id: &str, actor: &Actor) -> Result<(), WriteRefusal> {
+    /// listed. What is held goes on counting where it was taken. Returns the
+    /// revision of the change.
+    pub fn reset_limit(&self, id: &str, actor: &Actor) -> Result<u64, WriteRefusal> {
         let mut state = self.running.lock();
         let live = self.running.live.load_full();
         let now = self.running.parts.clock.now();

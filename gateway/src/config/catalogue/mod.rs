@@ -12,10 +12,12 @@
 //!
 //! Read in this order: `kind`, `entries`, `body` (what a caller sent), `write`
 //! (the order of a change), `keys` and `limits` (what only they can do),
-//! `incoming` (what other processes wrote).
+//! `incoming` (what other processes wrote), `fleet` (what other nodes are told).
 
 mod body;
 mod entries;
+mod fleet;
+mod gone;
 mod incoming;
 mod keys;
 mod kind;
@@ -31,11 +33,12 @@ use serde_json::Value;
 
 pub use entries::Entries;
 pub(super) use entries::Stored;
-pub(super) use kind::Class;
+pub use fleet::Fleet;
+pub(super) use gone::Gone;
 pub use kind::Kind;
+pub(super) use kind::{Class, Effect};
 pub use ledger::{Ledger, audit_key};
 
-use super::file;
 use super::running::Running;
 use crate::state::Live;
 use crate::upstream::Secret;
@@ -90,10 +93,12 @@ pub struct Written {
 }
 
 /// A virtual key that was revoked on this node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Revoked {
     /// Whether the store has it already; if not, it is brought there later.
     pub persisted: bool,
+    /// The hashes of its values, in hexadecimal digits.
+    pub hashes: Vec<String>,
 }
 
 /// One thing that is wrong with a body.
@@ -204,25 +209,11 @@ fn shown(live: &Live, kind: Kind, name: &str) -> Option<Shown> {
 
 /// A stored body with all defaults and nothing secret.
 fn presentable(kind: Kind, stored: &Stored) -> Value {
-    let text = &stored.body;
-    let typed = match kind {
-        Kind::Customer => whole::<file::Customer>(text),
-        Kind::Team => whole::<file::Team>(text),
-        Kind::Provider => whole::<file::Provider>(text),
-        Kind::Model => whole::<file::ModelEntry>(text),
-        Kind::VirtualKey => whole::<file::VirtualKey>(text),
-        Kind::RoutingRule => whole::<file::RoutingRule>(text),
-        Kind::AdminToken => whole::<file::AdminTokenEntry>(text),
-        Kind::Role => whole::<file::RoleEntry>(text),
-        Kind::LimitOverride => whole::<file::LimitOverride>(text),
-    };
-    let mut body = typed.unwrap_or_else(|| stored.value());
+    let mut body = kind
+        .complete(&stored.body)
+        .unwrap_or_else(|| stored.value());
     mask_body(kind.store_word(), &mut body);
     body
-}
-
-fn whole<T: serde::de::DeserializeOwned + serde::Serialize>(text: &str) -> Option<Value> {
-    serde_json::to_value(serde_json::from_str::<T>(text).ok()?).ok()
 }
 
 impl fmt::Debug for Catalogue {

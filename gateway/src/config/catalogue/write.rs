@@ -83,14 +83,14 @@ impl Catalogue {
         self.put(&mut state, &live, kind, draft, expect, actor)
     }
 
-    /// Takes an entity away that nobody refers to.
+    /// Takes an entity away that nobody refers to; the revision without it.
     pub fn delete(
         &self,
         kind: Kind,
         name: &str,
         if_match: Option<u64>,
         actor: &Actor,
-    ) -> Result<(), WriteRefusal> {
+    ) -> Result<u64, WriteRefusal> {
         let mut state = self.running.lock();
         let live = self.running.live.load_full();
         let stored = writable(&live, kind, name)?;
@@ -201,13 +201,13 @@ impl Catalogue {
         })
     }
 
-    /// Resolves, stores and runs a change that puts something.
+    /// Resolves, stores and runs a change that puts something; its revision.
     pub(super) fn write(
         &self,
         state: &mut State,
         live: &Live,
         step: Step<'_>,
-    ) -> Result<(), WriteRefusal> {
+    ) -> Result<u64, WriteRefusal> {
         let text = step.body.as_deref().unwrap_or_default();
         let entries = with(live, step.class, step.name, text);
         let next = next(&self.running, state, live, entries, step.class, step.name)
@@ -215,15 +215,16 @@ impl Catalogue {
         self.commit(state, live, next, step)
     }
 
-    /// Stores and runs a change that was resolved.
+    /// Stores and runs a change that was resolved, and tells the other nodes;
+    /// its revision.
     fn commit(
         &self,
         state: &mut State,
         live: &Live,
         mut next: Live,
         step: Step<'_>,
-    ) -> Result<(), WriteRefusal> {
-        let ledger = state.ledger.as_ref();
+    ) -> Result<u64, WriteRefusal> {
+        let ledger = self.running.ledger.get();
         let ledger = ledger.ok_or_else(|| WriteRefusal::Store("there is none yet".to_owned()))?;
         let before = told(live, step.class, step.name);
         let after = told(&next, step.class, step.name);
@@ -249,16 +250,24 @@ impl Catalogue {
                 WriteError::Stale { found } => WriteRefusal::Stale { found },
                 WriteError::Store(error) => WriteRefusal::Store(error.to_string()),
             })?;
-        if let (Some(body), Some(entity)) = (step.body, written.first()) {
-            let stored = Stored {
-                revision: entity.revision,
-                body: body.into(),
-            };
-            next.entries.put(step.class, step.name, stored);
+        let revision = written.first().map_or(0, |entity| entity.revision);
+        match step.body {
+            Some(body) => {
+                let body = body.into();
+                let stored = Stored { revision, body };
+                next.entries.put(step.class, step.name, stored);
+            }
+            None => state.gone.note(step.class, step.name, revision),
         }
         self.running
-            .swap_written(state, next, !step.class.is_of_keys());
-        Ok(())
+            .swap_written(state, next, step.class.row().effects);
+        if let Some(fleet) = self.running.fleet.get() {
+            fleet.announce(written);
+            fleet.applied(ledger.revision());
+            // What others wrote meanwhile may be between: then a poll is due.
+            self.running.news.notify_one();
+        }
+        Ok(revision)
     }
 }
 

@@ -1,4 +1,4 @@
-//! `cluster`: read and checked, but only `enabled: false` runs so far.
+//! `cluster`: several nodes as one.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -9,7 +9,7 @@ use super::text::{AddressText, Length, NAME, SecretText};
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Cluster {
-    /// Whether this node looks for others; only `false` is supported by this version.
+    /// Whether this node looks for others. Needs `store.type: postgres`.
     pub enabled: bool,
     /// How nodes reach each other; only `mesh` is supported.
     #[serde(rename = "type")]
@@ -28,10 +28,15 @@ pub struct Cluster {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = NAME))]
     pub zone: Option<String>,
-    /// Shared by all nodes: 32 or more characters.
+    /// Shared by all nodes: 32 or more characters. Seals gossip and stands
+    /// behind the certificates; may be left out while every address is loopback.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub secret: Option<SecretText>,
-    /// Nodes to join by: `host:port` of their gossip.
+    /// Also accepted, never used to seal: the next secret, then the last one,
+    /// while a new one is brought to all nodes.
+    #[schemars(length(max = 3))]
+    pub additional_secrets: Vec<SecretText>,
+    /// Nodes to join by: `host:port` of their gossip. One's own is left out.
     pub peers: Vec<AddressText>,
     /// Who is there.
     pub gossip: Gossip,
@@ -41,10 +46,14 @@ pub struct Cluster {
     pub sync_interval: Length,
     /// What a part of a split cluster may spend.
     pub partition: Partition,
-    /// After this time without a sign a node's share is given to the others;
-    /// default: never.
+    /// After this time without a sign a node's share is given to the others,
+    /// at once if the store knows that it has gone.
+    pub forget_after: Length,
+    /// The newest protocol to speak with other nodes; default: the newest known.
+    /// Pins the old one while nodes are upgraded.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub forget_after: Option<Length>,
+    #[schemars(range(min = 1, max = 255))]
+    pub protocol_max: Option<u8>,
     /// Certificates between nodes; default: made from the secret.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<ClusterTls>,
@@ -65,12 +74,14 @@ impl Default for Cluster {
             region: "unknown".to_owned(),
             zone: None,
             secret: None,
+            additional_secrets: Vec::new(),
             peers: Vec::new(),
             gossip: Gossip::default(),
             grpc: Grpc::default(),
             sync_interval: Length::millis(100),
             partition: Partition::Share,
-            forget_after: None,
+            forget_after: Length::seconds(600),
+            protocol_max: None,
             tls: None,
             discovery: Discovery::default(),
             broker: None,
@@ -104,7 +115,8 @@ pub enum Partition {
 pub struct Gossip {
     /// The address to listen on.
     pub bind: AddressText,
-    /// The address others use; default: `bind`, or that of the default route.
+    /// The IP address others use; default: `bind`, or that of the default route
+    /// where `bind` is unspecified.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub advertise: Option<AddressText>,
     /// UDP and TCP port.

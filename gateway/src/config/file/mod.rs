@@ -7,6 +7,7 @@
 mod access;
 mod adjustment;
 mod admin;
+mod catalogue;
 mod cluster;
 mod governance;
 mod moment;
@@ -25,6 +26,7 @@ pub use access::{
 };
 pub use adjustment::LimitOverride;
 pub use admin::{Admin, AdminTokenEntry, Operation, Permission, Resource, RoleEntry};
+pub use catalogue::PriceCatalogue;
 pub use cluster::{
     Broker, Cluster, ClusterTls, ClusterType, Discovery, DiscoveryType, Gossip, GossipTiming, Grpc,
     Partition,
@@ -37,7 +39,9 @@ pub use provider::{
 pub use rule::{RoutingRule, RuleScope, RuleTarget};
 pub use server::{Listen, Server, ServerTls};
 pub use store::{Encryption, EncryptionKey, Store, StoreTls, StoreTlsMode, StoreType};
-pub use text::{AddressText, Every, EveryUnit, Length, Moment, Money, SecretText, Size};
+pub use text::{
+    AddressText, Every, EveryUnit, Length, Moment, Money, RevisionLabel, SecretText, Size,
+};
 
 /// The configuration of a Tyr node. Durations: `250ms`, `30s`, `5m`, `1h`.
 /// Sizes: `32MiB`. Money: US dollars, exact to the nano-dollar. Lists: `[]`
@@ -51,8 +55,10 @@ pub struct File {
     #[schemars(extend("const" = 1))]
     pub version: u32,
     /// Your own label of this revision of the file, shown by `GET /api/config`.
+    /// Where nodes of a cluster have different files, the larger number is the
+    /// newer one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub revision: Option<String>,
+    pub revision: Option<RevisionLabel>,
     /// Addresses and the bounds on connections and requests.
     #[serde(default)]
     pub server: Server,
@@ -71,6 +77,9 @@ pub struct File {
     /// The models clients may ask for, and aliases of them.
     #[serde(default)]
     pub models: Vec<ModelEntry>,
+    /// Where models with `price: catalogue` have their price from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub catalogue: Option<PriceCatalogue>,
     /// Customers: limits over teams and keys that belong to them.
     #[serde(default)]
     pub customers: Vec<Customer>,
@@ -86,8 +95,7 @@ pub struct File {
     /// How limits answer, and limits over everything, over models and users.
     #[serde(default)]
     pub governance: Governance,
-    /// Several nodes sharing their limits. Only `enabled: false` is supported
-    /// by this version.
+    /// Several nodes sharing their limits.
     #[serde(default)]
     pub cluster: Cluster,
 }

@@ -27,6 +27,10 @@ pub struct Provider {
     /// Whether it may be at a loopback or private address.
     #[serde(default)]
     pub allow_private_addresses: bool,
+    /// Where it is: nodes of this region go there first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = NAME))]
+    pub region: Option<String>,
     /// Our credentials for it.
     #[schemars(length(min = 1))]
     pub keys: Vec<ProviderKey>,
@@ -194,11 +198,18 @@ pub struct ModelEntry {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = MODEL_NAME))]
     pub upstream_name: Option<String>,
-    /// Model: `free`, or US dollars per million tokens.
+    /// Model: its name in the list of `catalogue`; default: found by provider
+    /// and `upstream_name`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = MODEL_NAME))]
+    pub catalogue_name: Option<String>,
+    /// Model: `free`, `catalogue` (what the list of `catalogue` says), or US
+    /// dollars per million tokens.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub price: Option<Price>,
-    /// Model: most tokens of one answer; holds of strict limits use it, or
-    /// 131072 when it is absent.
+    /// Model: most tokens of one answer; default: what the list says, with
+    /// `price: catalogue`. Holds of strict limits use it, or 131072 when it is
+    /// not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1_000_000_000))]
     pub max_output_tokens: Option<u64>,
@@ -229,6 +240,8 @@ impl ModelEntry {
 pub enum Price {
     /// Nothing, said so on purpose.
     Free,
+    /// What the list of `catalogue` says; not served until it says it.
+    Catalogue,
     /// US dollars per million tokens.
     PerMillion(PriceTable),
 }
@@ -266,12 +279,13 @@ impl<'de> Deserialize<'de> for Price {
             type Value = Price;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("`free` or a table of prices")
+                f.write_str("`free`, `catalogue` or a table of prices")
             }
 
             fn visit_str<E: Error>(self, text: &str) -> Result<Price, E> {
                 match text {
                     "free" => Ok(Price::Free),
+                    "catalogue" => Ok(Price::Catalogue),
                     other => Err(E::invalid_value(Unexpected::Str(other), &self)),
                 }
             }
@@ -289,6 +303,7 @@ impl Serialize for Price {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
             Price::Free => serializer.serialize_str("free"),
+            Price::Catalogue => serializer.serialize_str("catalogue"),
             Price::PerMillion(table) => table.serialize(serializer),
         }
     }
@@ -305,6 +320,7 @@ impl JsonSchema for Price {
 
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         let table = generator.subschema_for::<PriceTable>();
-        json_schema!({"anyOf": [{"type": "string", "const": "free"}, table]})
+        let word = |word: &str| json_schema!({"type": "string", "const": word});
+        json_schema!({"anyOf": [word("free"), word("catalogue"), table]})
     }
 }

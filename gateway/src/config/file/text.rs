@@ -287,6 +287,17 @@ impl Serialize for SecretText {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct AddressText(pub String);
 
+/// A label of a file, text or number.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct RevisionLabel(pub String);
+
+impl RevisionLabel {
+    /// The number, where the label is one: it can be compared with another's.
+    pub fn number(&self) -> Option<u64> {
+        self.0.parse().ok()
+    }
+}
+
 /// Whether a text is `env.…` or `file.…`.
 pub(crate) fn is_reference(text: &str) -> bool {
     text.starts_with("env.") || text.starts_with("file.")
@@ -346,6 +357,7 @@ parsed_text!(Every, "a period");
 plain_text!(Moment);
 plain_text!(SecretText);
 plain_text!(AddressText);
+plain_text!(RevisionLabel);
 
 impl<'de> Deserialize<'de> for Money {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -402,3 +414,4 @@ inline_schema!(Moment, {"type": "string", "pattern": MOMENT});
 inline_schema!(Money, {"type": ["string", "number"]});
 inline_schema!(SecretText, {"type": "string", "minLength": 1});
 inline_schema!(AddressText, {"type": "string", "minLength": 1});
+inline_schema!(RevisionLabel, {"type": ["string", "integer"], "minLength": 1, "minimum": 0});

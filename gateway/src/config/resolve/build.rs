@@ -15,11 +15,14 @@ use super::adjust::{adjusted_limit, of_users};
 use super::governance::{KeysPlan, TokenPlan, UsersPlan};
 use super::key::KeyPlan;
 use super::limit::{LimitPlan, ScopePlan};
-use super::model::ModelPlan;
-use super::{BasePlan, ResolveInto};
+use super::model::{ModelPlan, PriceFrom};
+use super::prices::SourcePlan;
+use super::{BasePlan, ResolveInto, prices};
 use crate::config::catalogue::Entries;
+use crate::config::file::Cluster;
 use crate::config::load::Document;
 use crate::config::problem::{FieldPath, Problem};
+use crate::prices::PriceSource;
 use crate::upstream::Upstream;
 use crate::users::{Jwks, TokenRule, UserRule};
 
@@ -28,6 +31,7 @@ pub(super) struct BuiltBase {
     pub(super) parts: BaseParts,
     pub(super) upstreams: Arc<[Arc<Upstream>]>,
     pub(super) users: Arc<UserRule>,
+    pub(super) prices: Option<Arc<PriceSource>>,
 }
 
 /// What limits are made with.
@@ -61,15 +65,17 @@ pub(super) fn base(
         });
     }
     let governance = plan.governance;
-    let users = match user_rule(governance.users.as_ref(), into) {
-        Ok(users) => Arc::new(users),
-        Err(message) => {
-            let at = ["governance", "users", "jwt", "jwks"];
-            let at = at.iter().fold(FieldPath::root(), |at, name| at.key(name));
-            problems.push(document.problem(&at, message));
-            Arc::default()
-        }
-    };
+    let users = user_rule(governance.users.as_ref(), into).unwrap_or_else(|message| {
+        let at = ["governance", "users", "jwt", "jwks"];
+        let at = at.iter().fold(FieldPath::root(), |at, name| at.key(name));
+        problems.push(document.problem(&at, message));
+        UserRule::default()
+    });
+    let prices = price_source(plan.prices.as_ref(), into).unwrap_or_else(|message| {
+        let at = FieldPath::root().key("catalogue").key("source");
+        problems.push(document.problem(&at, message));
+        None
+    });
     if !problems.is_empty() {
         return Err(problems);
     }
@@ -93,6 +99,7 @@ pub(super) fn base(
         users: governance.users.map(|users| making.user_limits(users)),
         global: making.scope(governance.global),
         rules: RuleSet::new(plan.rules),
+        region: region(&document.file.cluster.region),
         aliases: plan.aliases,
         providers,
         models,
@@ -100,8 +107,22 @@ pub(super) fn base(
     Ok(BuiltBase {
         parts,
         upstreams: upstreams.into(),
-        users,
+        users: Arc::new(users),
+        prices,
     })
+}
+
+fn price_source(
+    plan: Option<&SourcePlan>,
+    into: &ResolveInto<'_>,
+) -> Result<Option<Arc<PriceSource>>, String> {
+    let source = plan.map(|source| source.build(into)).transpose()?;
+    Ok(source.flatten().map(Arc::new))
+}
+
+/// Where the node is; the default says that it does not know.
+fn region(name: &str) -> Option<Arc<str>> {
+    (name != Cluster::default().region).then(|| name.into())
 }
 
 /// Models that stay keep their ratio of tokens to bytes.
@@ -181,9 +202,16 @@ pub(super) fn key(plan: KeyPlan, into: &ResolveInto<'_>, entries: &Entries) -> V
 
 impl Making<'_> {
     fn models(self, plans: Vec<ModelPlan>, providers: &[policy::Provider]) -> Vec<policy::Model> {
-        let models = plans.into_iter().map(|model| policy::Model {
-            scope: self.scope(model.scope),
-            ..model.policy
+        let models = plans.into_iter().map(|plan| {
+            let mut model = policy::Model {
+                scope: self.scope(plan.scope),
+                ..plan.policy
+            };
+            if let PriceFrom::List(name) = plan.price {
+                let provider = &providers[usize::from(model.provider.0)];
+                prices::from_list(&mut model, name.as_deref(), provider, self.into);
+            }
+            model
         });
         let mut models: Vec<policy::Model> = models.collect();
         if let Some(previous) = self.into.previous {

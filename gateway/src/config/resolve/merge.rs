@@ -41,6 +41,7 @@ pub(super) fn merge(document: &Document, api: &Entries) -> Result<Document, Vec<
         routing_rules: from.routing_rules.clone(),
         governance: from.governance.clone(),
         cluster: from.cluster.clone(),
+        catalogue: from.catalogue.clone(),
     };
     merge.add(Kind::Provider, &mut file.providers);
     merge.add(Kind::Model, &mut file.models);

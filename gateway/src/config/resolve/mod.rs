@@ -22,6 +22,7 @@ mod limit;
 mod merge;
 mod model;
 mod names;
+mod prices;
 mod provider;
 mod rule;
 mod server;
@@ -47,6 +48,7 @@ use crate::upstream::{ClientPool, Secret};
 use crate::vault::{KeyRing, Place, is_sealed};
 
 pub(super) use adjust::is_of_key;
+pub use cluster::{ClusterSettings, ClusterTlsFiles};
 pub(super) use key::KeyPlan;
 pub(super) use names::Names;
 pub use store::{PostgresSettings, StoreSettings};
@@ -98,6 +100,9 @@ pub struct Startup {
     pub max_connections: usize,
     /// Connections at the same time from one IP address.
     pub max_connections_per_address: usize,
+    /// How the node takes part in a cluster; `None`: it stands alone. Its
+    /// secrets may change while the node runs.
+    pub cluster: Option<ClusterSettings>,
 }
 
 impl Startup {
@@ -134,6 +139,13 @@ impl Startup {
             (
                 "server.max_connections_per_address",
                 self.max_connections_per_address != other.max_connections_per_address,
+            ),
+            (
+                "cluster",
+                match (&self.cluster, &other.cluster) {
+                    (Some(mine), Some(theirs)) => !mine.is_fixed_as(theirs),
+                    (mine, theirs) => mine.is_some() != theirs.is_some(),
+                },
             ),
         ];
         fields
@@ -196,6 +208,7 @@ struct BasePlan {
     teams: Vec<access::TeamPlan>,
     governance: governance::GovernancePlan,
     rules: Vec<policy::Rule>,
+    prices: Option<prices::SourcePlan>,
 }
 
 /// Judges a file by itself.
@@ -207,11 +220,11 @@ fn plan(
     let mut checks = Checks::new(Source::Document(document), references, &nothing);
     checks.problems.clone_from(&document.pending);
     let file = &document.file;
-    let startup = server::startup(&mut checks, file);
+    let mut startup = server::startup(&mut checks, file);
     let ring = store::encryption(&mut checks, file);
     let base = base_plan(&mut checks, file, None);
     let keys = key::keys(&mut checks, &base.names, file);
-    cluster::cluster(&mut checks, document);
+    startup.cluster = cluster::cluster(&mut checks, document, &startup.node_id);
     let plan = Plan {
         startup,
         ring,
@@ -235,6 +248,7 @@ fn base_plan(checks: &mut Checks<'_>, file: &File, api: Option<&Entries>) -> Bas
         teams: access::teams(checks, &names, file),
         governance: governance::governance(checks, &names, file),
         rules: rule::rules(checks, &names, file, api),
+        prices: prices::source(checks, file),
         names,
     }
 }

@@ -14,7 +14,16 @@ use crate::config::problem::FieldPath;
 /// One model, its counters apart.
 pub(super) struct ModelPlan {
     pub(super) policy: policy::Model,
+    pub(super) price: PriceFrom,
     pub(super) scope: ScopePlan,
+}
+
+/// Whose word a model's price is.
+pub(super) enum PriceFrom {
+    /// The configuration's.
+    Written,
+    /// That of the price list, in which it may have a name of its own.
+    List(Option<String>),
 }
 
 pub(super) fn models(checks: &mut Checks<'_>, names: &Names, file: &File) -> Vec<ModelPlan> {
@@ -43,18 +52,35 @@ pub(super) fn models(checks: &mut Checks<'_>, names: &Names, file: &File) -> Vec
                 .unwrap_or(&entry.name)
                 .as_str()
                 .into(),
-            price: price(checks, &at, entry.price.as_ref()),
+            price: price(checks, &at, file, entry),
             max_output_tokens: entry.max_output_tokens,
             estimate: Arc::new(TokenRatio::new()),
             scope: None,
         };
-        models.push(ModelPlan { policy, scope });
+        let price = match entry.price {
+            Some(Price::Catalogue) => PriceFrom::List(entry.catalogue_name.clone()),
+            _ => PriceFrom::Written,
+        };
+        models.push(ModelPlan {
+            policy,
+            price,
+            scope,
+        });
     }
     models
 }
 
-fn price(checks: &mut Checks<'_>, at: &FieldPath, price: Option<&Price>) -> policy::Price {
-    match price {
+fn price(
+    checks: &mut Checks<'_>,
+    at: &FieldPath,
+    file: &File,
+    entry: &ModelEntry,
+) -> policy::Price {
+    if entry.catalogue_name.is_some() && entry.price != Some(Price::Catalogue) {
+        let message = "is of use with `price: catalogue` only";
+        checks.problem(&at.key("catalogue_name"), message);
+    }
+    match &entry.price {
         None => {
             checks.problem(
                 at,
@@ -63,6 +89,14 @@ fn price(checks: &mut Checks<'_>, at: &FieldPath, price: Option<&Price>) -> poli
             policy::Price::FREE
         }
         Some(Price::Free) => policy::Price::FREE,
+        Some(Price::Catalogue) => {
+            if file.catalogue.is_none() {
+                let message =
+                    "`catalogue` needs the section `catalogue`, which says where prices come from";
+                checks.problem(&at.key("price"), message);
+            }
+            policy::Price::UNKNOWN
+        }
         Some(Price::PerMillion(table)) => price_table(checks, &at.key("price"), table),
     }
 }
@@ -134,6 +168,7 @@ pub(super) fn aliases(
 fn refuse_model_fields(checks: &mut Checks<'_>, at: &FieldPath, entry: &ModelEntry) {
     let fields = [
         ("upstream_name", entry.upstream_name.is_some()),
+        ("catalogue_name", entry.catalogue_name.is_some()),
         ("price", entry.price.is_some()),
         ("max_output_tokens", entry.max_output_tokens.is_some()),
         ("rate_limits", !entry.rate_limits.is_empty()),

@@ -76,6 +76,7 @@ fn plan(
             dialect,
             credentials,
             max_retries: retries.max,
+            region: provider.region.as_deref().map(Arc::from),
             scope: None,
         },
         upstream,

@@ -43,6 +43,8 @@ pub(super) fn startup(checks: &mut Checks<'_>, file: &File) -> Startup {
         idle_timeout: checks.positive(&at.key("idle_timeout"), &server.idle_timeout),
         max_connections: server.max_connections as usize,
         max_connections_per_address: server.max_connections_per_address as usize,
+        // Judged by itself.
+        cluster: None,
     }
 }
 
@@ -119,7 +121,7 @@ fn tls_files(checks: &mut Checks<'_>, at: &FieldPath, tls: &ServerTls) -> TlsFil
 }
 
 /// A file that is opened by who needs it: here `file.PATH` is its name.
-fn named_file(checks: &mut Checks<'_>, at: &FieldPath, text: &AddressText) -> PathBuf {
+pub(super) fn named_file(checks: &mut Checks<'_>, at: &FieldPath, text: &AddressText) -> PathBuf {
     let path = match written(&text.0) {
         Ok(Written::File(path)) => PathBuf::from(path),
         _ => match checks.read(at, &text.0) {

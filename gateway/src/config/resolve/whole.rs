@@ -14,6 +14,7 @@ use crate::config::file;
 use crate::config::load::Document;
 use crate::config::problem::{FieldPath, Problem, api_place};
 use crate::config::reference::References;
+use crate::prices::Pricing;
 use crate::state::{AdminAccess, Live, RequestBounds};
 use crate::vault::KeyRing;
 
@@ -81,6 +82,13 @@ pub fn resolve(document: &Document, into: &ResolveInto<'_>) -> Result<Resolved, 
         bounds: rest.bounds,
         budget_status: document.file.governance.budget_status,
         users: built.users,
+        pricing: Pricing {
+            source: built.prices,
+            list: match into.previous {
+                Some(live) => Arc::clone(&live.pricing.list),
+                None => Arc::default(),
+            },
+        },
         admin: Arc::new(rest.admin),
         redacted: Arc::new(redacted),
         entries,
@@ -123,6 +131,10 @@ pub(in crate::config) fn base(
         upstreams: built.upstreams,
         bounds: rest.bounds,
         users: built.users,
+        pricing: Pricing {
+            source: built.prices,
+            list: Arc::clone(&previous.pricing.list),
+        },
         admin: Arc::new(rest.admin),
         entries,
         misfit: None,

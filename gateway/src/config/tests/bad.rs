@@ -190,12 +190,12 @@ const FIELDS_AND_TYPES_CHANGED: &[[&str; 3]] = &[
     [
         "price: {input: 1, output: 2}",
         "price: cheap",
-        "t.yaml:8: models[0].price: expected `free` or a mapping, found `cheap`",
+        "t.yaml:8: models[0].price: expected `free` or `catalogue` or a mapping, found `cheap`",
     ],
     [
         "price: {input: 1, output: 2}",
         "price: 3",
-        "t.yaml:8: models[0].price: expected `free` or a mapping, found `3`",
+        "t.yaml:8: models[0].price: expected `free` or `catalogue` or a mapping, found `3`",
     ],
     [
         "value: sk-upstream",
@@ -252,14 +252,6 @@ fn fields_and_types() {
 }
 
 const NOT_BUILT_YET: &[[&str; 2]] = &[
-    [
-        "catalogue: {source: x}\n",
-        "t.yaml:12: catalogue: `catalogue` is not supported by this version of Tyr",
-    ],
-    [
-        "cluster: {enabled: true}\n",
-        "t.yaml:12: cluster.enabled: clusters are not supported by this version of Tyr: set `enabled: false`",
-    ],
     [
         "cluster: {type: broker}\n",
         "t.yaml:12: cluster.type: `broker` is not supported by this version of Tyr",

@@ -83,7 +83,7 @@ fn every_file_is_judged() {
                 "models:\n- {name: m, provider: openai, price: 1}\n"
             )
         ]),
-        "b.yaml:2: models[0].price: expected `free` or a mapping, found `1`"
+        "b.yaml:2: models[0].price: expected `free` or `catalogue` or a mapping, found `1`"
     );
 }
 

@@ -2,10 +2,13 @@
 
 mod bad;
 mod catalogue;
+mod cluster;
 mod folder;
 mod governance;
 mod live;
+mod mark;
 mod meaning;
+mod prices;
 mod reload;
 mod robust;
 mod samples;

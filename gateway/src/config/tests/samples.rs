@@ -29,8 +29,25 @@ fn the_samples_are_right() {
         ("ANTHROPIC_API_KEY", "sk-two"),
         ("TYR_ADMIN_TOKEN", "admin-token-of-the-test"),
         ("TYR_DEMO_KEY", "sk-tyr-demo-of-the-test"),
+        (
+            "TYR_CLUSTER_SECRET",
+            "a-secret-of-the-test-with-32-characters",
+        ),
+        (
+            "TYR_ENCRYPTION_KEY",
+            "a-key-of-the-test-with-32-characters-too",
+        ),
+        (
+            "TYR_POSTGRES_URL",
+            "postgres://tyr:secret@db.example:5432/tyr",
+        ),
     ]);
-    for name in ["tyr.yaml", "quickstart.yaml", "minimal.yaml"] {
+    for name in [
+        "tyr.yaml",
+        "quickstart.yaml",
+        "minimal.yaml",
+        "cluster.yaml",
+    ] {
         let document = load(&conf(name)).unwrap_or_else(|problems| panic!("{}", lines(&problems)));
         for references in [References::Skip, References::Resolve(&environment)] {
             let warnings = check(&document, references)

@@ -67,6 +67,8 @@ fn world() -> World {
         store,
         take_over: false,
         audit: cluster::audit::AuditKey::keyless(),
+        cluster: None,
+        counters: Arc::new(CounterTable::new()),
     };
     let node = cluster::start(config, Arc::new(SystemClock)).expect("the node starts");
     let services = Arc::new(Services {

@@ -170,3 +170,111 @@ fn loom_raising_meets_the_sweep() {
     };
     check_raise(settle_later, 32, &[1]);
 }
+
+/// Both parts at once on what others have, one in sub-window 0 and nothing
+/// else; then so much of it counts at each of `after`.
+fn check_others(parts: [fn(&Others); 2], after: &'static [(u64, u64)]) {
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = Some(3);
+    model.check(move || {
+        let others = Arc::new(Others::new(Duration::from_millis(30), false));
+        others.change(0, 0, 1, Timestamp(0));
+        let [first, second] = parts;
+        let shared = Arc::clone(&others);
+        let thread = thread::spawn(move || first(&shared));
+        second(&others);
+        thread.join().unwrap();
+        for (at, total) in after {
+            others.advance(Timestamp(*at));
+            others.sweep();
+            assert_eq!(others.total(Timestamp(*at)), *total, "at {at}");
+        }
+    });
+}
+
+#[test]
+fn loom_two_tell_of_one_sub_window() {
+    check_others(
+        [
+            |others| others.change(0, 1, 4, Timestamp(0)),
+            |others| others.change(0, 1, 0, Timestamp(0)),
+        ],
+        &[(30, 3), (31, 0)],
+    );
+}
+
+#[test]
+fn loom_what_others_give_back_meets_the_sweep() {
+    check_others(
+        [
+            |others| others.change(0, 1, 0, Timestamp(0)),
+            |others| {
+                others.advance(Timestamp(31));
+            },
+        ],
+        &[(31, 0), (99, 0)],
+    );
+}
+
+#[test]
+fn loom_what_others_add_meets_the_sweep() {
+    check_others(
+        [
+            |others| others.change(0, 1, 2, Timestamp(0)),
+            |others| {
+                others.advance(Timestamp(31));
+            },
+        ],
+        &[(31, 0), (99, 0)],
+    );
+}
+
+#[test]
+fn loom_what_comes_early_meets_its_time() {
+    // Sub-windows 64 and 0 share a slot.
+    check_others(
+        [
+            |others| others.change(64, 0, 2, Timestamp(33)),
+            |others| {
+                others.advance(Timestamp(64));
+            },
+        ],
+        &[(64, 2), (94, 2), (95, 0)],
+    );
+}
+
+#[test]
+fn loom_an_admission_counts_what_it_was_told() {
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = Some(3);
+    model.check(|| {
+        const LIMIT: u64 = 2;
+        let own = Arc::new(Sliding::new(Duration::from_millis(30), false));
+        let others = Arc::new(Others::new(Duration::from_millis(30), false));
+        assert!(own.reserve(1, LIMIT, Timestamp(0)).is_some());
+        let told = Arc::new(AtomicU64::new(0));
+        let thread = {
+            let (others, told) = (Arc::clone(&others), Arc::clone(&told));
+            thread::spawn(move || {
+                others.change(0, 0, 1, Timestamp(0));
+                told.store(1, Ordering::Release);
+            })
+        };
+        let heard = told.load(Ordering::Acquire) == 1;
+        let left = |at| LIMIT - others.total(Timestamp(at)).min(LIMIT);
+        let early = own.reserve(1, left(1), Timestamp(1));
+        own.settle(HELD, 1, Timestamp(1));
+        thread.join().unwrap();
+        if heard {
+            assert!(
+                early.is_none(),
+                "one of others, one of its own, and one more"
+            );
+        }
+        assert!(own.reserve(1, left(2), Timestamp(2)).is_none());
+        // Sub-window 0 leaves on both sides; what was settled at 1 stays.
+        let (used, held, _) = own.level(Timestamp(31));
+        assert_eq!((used, held), (1, u64::from(early.is_some())));
+        assert_eq!(left(31), LIMIT);
+    });
+}

@@ -69,12 +69,12 @@ fn tells_when_a_demand_fits() {
         (10, 40_000),
     ] {
         assert_eq!(
-            sliding.fits_at(amount, 10, now),
+            sliding.fits_at(amount, 10, None, now),
             Timestamp(fits_at),
             "{amount}"
         );
     }
-    assert_eq!(sliding.fits_at(1, 20, now), now);
+    assert_eq!(sliding.fits_at(1, 20, None, now), now);
     assert_eq!(sliding.level(now), (0, 10, Timestamp(40_000)));
     assert_eq!(sliding.level(Timestamp(40_000)), (0, 0, Timestamp(40_000)));
 }
@@ -84,7 +84,7 @@ fn a_fading_amount_fits_early() {
     let sliding = Sliding::new(LENGTH, true);
     assert!(sliding.reserve(10, 10, Timestamp(0)).is_some());
     for (amount, fits_at) in [(1, 30_100), (5, 30_500), (10, 31_000)] {
-        let at = sliding.fits_at(amount, 10, Timestamp(20_000));
+        let at = sliding.fits_at(amount, 10, None, Timestamp(20_000));
         assert_eq!(at, Timestamp(fits_at), "{amount}");
     }
     assert!(sliding.reserve(5, 10, Timestamp(30_499)).is_none());
@@ -202,7 +202,7 @@ fn racing_threads_never_pass_the_limit_nor_lose_an_amount() {
             );
         }
         let now = clock.now();
-        let newest = sliding.advance(now);
+        let newest = sliding.ring.advance(now);
         let live: u64 = all
             .range(newest - PREVIOUS..)
             .map(|(_, amount)| amount)

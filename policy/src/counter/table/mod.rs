@@ -4,16 +4,47 @@
 //! same `Arc<Counter>`. Nothing here takes a lock, as end users get counters
 //! while a request is judged.
 
+use std::borrow::Borrow;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
+use crate::counter::track::Tracker;
 use crate::counter::{Cell, Counter, CounterId};
 use crate::time::Timestamp;
 
 /// Counters by identity.
 #[derive(Debug, Default)]
 pub struct CounterTable {
-    counters: papaya::HashMap<CounterId, Arc<Counter>>,
+    counters: papaya::HashMap<ById, ()>,
+    /// `None` where nobody asks what has changed.
+    tracker: Option<Arc<Tracker>>,
 }
+
+/// A counter that is found by its own identity, which so exists once.
+#[derive(Debug)]
+struct ById(Arc<Counter>);
+
+// === impl ById ===
+
+impl Borrow<CounterId> for ById {
+    fn borrow(&self) -> &CounterId {
+        self.0.id()
+    }
+}
+
+impl Hash for ById {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.id().hash(state);
+    }
+}
+
+impl PartialEq for ById {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.id() == other.0.id()
+    }
+}
+
+impl Eq for ById {}
 
 // === impl CounterTable ===
 
@@ -24,21 +55,62 @@ impl CounterTable {
         Self::default()
     }
 
+    /// A table without counters that remembers which of them change.
+    #[must_use]
+    pub fn tracking() -> Self {
+        Self {
+            tracker: Some(Arc::default()),
+            counters: papaya::HashMap::default(),
+        }
+    }
+
+    /// At most `most` counters that have changed since they were last taken,
+    /// the longest waiting first. What changes meanwhile is in the next ones.
+    /// None where the table does not track.
+    #[must_use]
+    pub fn take_changed(&self, most: usize) -> Vec<Arc<Counter>> {
+        let tracker = self.tracker.as_ref();
+        tracker.map_or_else(Vec::new, |tracker| tracker.take(most))
+    }
+
+    /// Whether some counter grew by its trigger since this was last asked.
+    #[must_use]
+    pub fn take_urgent(&self) -> bool {
+        let tracker = self.tracker.as_ref();
+        tracker.is_some_and(|tracker| tracker.take_urgent())
+    }
+
+    /// Divides strict limits among `nodes`, of which this is number `rank`
+    /// from 0: its own part may reach its share of a limit, and all shares
+    /// together are the limit. With one node, the default, nothing is divided.
+    /// Only a tracking table can be divided.
+    pub fn divide(&self, nodes: u64, rank: u64) {
+        if let Some(tracker) = &self.tracker {
+            tracker.division.set(nodes, rank);
+        }
+    }
+
     /// The counter of this identity, made at zero if there is none.
     #[must_use]
     pub fn counter(&self, id: &CounterId) -> Arc<Counter> {
         let counters = self.counters.pin();
         loop {
-            let found = counters.get(id).unwrap_or_else(|| {
-                counters.get_or_insert_with(id.clone(), || Arc::new(Counter::new(id)))
-            });
-            let counter = Arc::clone(found);
-            if counter.keep_alive() {
-                return counter;
+            let found = match counters.get_key_value(id) {
+                Some((found, ())) => Arc::clone(&found.0),
+                None => {
+                    let made = Counter::tracked(id, self.tracker.as_ref());
+                    if counters.try_insert(ById(Arc::clone(&made)), ()).is_err() {
+                        continue;
+                    }
+                    made
+                }
+            };
+            if found.keep_alive() {
+                return found;
             }
             // It was dropped in this moment; the next one starts at zero, as
             // this one stood.
-            remove(&counters, id, &counter);
+            remove(&counters, &found);
         }
     }
 
@@ -46,8 +118,8 @@ impl CounterTable {
     pub(crate) fn is_counting(&self, id: &CounterId, now: Timestamp) -> bool {
         let counters = self.counters.pin();
         counters
-            .get(id)
-            .is_some_and(|counter| !counter.is_idle(now))
+            .get_key_value(id)
+            .is_some_and(|(counter, ())| !counter.0.is_idle(now))
     }
 
     /// Puts settled amounts back. A cell whose window has passed on its
@@ -73,8 +145,8 @@ impl CounterTable {
     #[must_use]
     pub fn cells(&self, now: Timestamp) -> Vec<Cell> {
         let mut cells = Vec::new();
-        for (_, counter) in &self.counters.pin() {
-            counter.cells(now, &mut cells);
+        for (counter, ()) in &self.counters.pin() {
+            counter.0.cells(now, &mut cells);
         }
         cells
             .sort_by(|left, right| (&left.counter, left.epoch).cmp(&(&right.counter, right.epoch)));
@@ -88,7 +160,7 @@ impl CounterTable {
             .counters
             .pin()
             .iter()
-            .map(|(id, counter)| (id.clone(), Arc::clone(counter)))
+            .map(|(counter, ())| (counter.0.id().clone(), Arc::clone(&counter.0)))
             .filter(|(_, counter)| counter.keep_alive())
             .collect();
         counters.sort_by(|left, right| left.0.cmp(&right.0));
@@ -98,9 +170,9 @@ impl CounterTable {
     /// Drops counters that no limit uses and that hold nothing at `now`.
     pub fn drop_idle(&self, now: Timestamp) {
         let counters = self.counters.pin();
-        for (id, counter) in &counters {
+        for (ById(counter), ()) in &counters {
             if Arc::strong_count(counter) == 1 && Counter::try_end(counter, now) {
-                remove(&counters, id, counter);
+                remove(&counters, counter);
             }
         }
     }
@@ -117,14 +189,21 @@ impl CounterTable {
     }
 }
 
+impl Drop for CounterTable {
+    fn drop(&mut self) {
+        if let Some(tracker) = &self.tracker {
+            tracker.close();
+        }
+    }
+}
+
 /// Removes exactly this counter.
 fn remove<G: papaya::Guard>(
-    counters: &papaya::HashMapRef<'_, CounterId, Arc<Counter>, std::hash::RandomState, G>,
-    id: &CounterId,
+    counters: &papaya::HashMapRef<'_, ById, (), std::hash::RandomState, G>,
     counter: &Arc<Counter>,
 ) {
     // Whoever comes second finds another counter, or none.
-    let _ = counters.remove_if(id, |_, present| Arc::ptr_eq(present, counter));
+    let _ = counters.remove_if(counter.id(), |present, ()| Arc::ptr_eq(&present.0, counter));
 }
 
 #[cfg(test)]

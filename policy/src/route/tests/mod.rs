@@ -4,6 +4,7 @@ use super::*;
 use crate::testing::NOW;
 
 mod percents;
+mod regions;
 mod rules;
 
 use crate::model::{CredentialRef, Model, Provider, ProviderId};
@@ -21,6 +22,7 @@ fn parts() -> BaseParts {
         dialect,
         credentials: Vec::new(),
         max_retries: 2,
+        region: None,
         scope: None,
     };
     let model = |provider, name: &str, max_output_tokens| Model {
@@ -214,6 +216,7 @@ fn credentials_are_drawn_by_weight_and_tried_once() {
             credential_of("spare", 0, &["mini"]),
         ],
         max_retries: 2,
+        region: None,
         scope: None,
     };
     let draw = |model, tried: &[usize], random| credential(&provider, model, None, tried, random);

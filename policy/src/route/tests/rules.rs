@@ -26,7 +26,7 @@ fn target(text: &str) -> Target {
     }
 }
 
-fn rule(name: &str, when: &str, targets: &[&str]) -> RuleSpec {
+pub(super) fn rule(name: &str, when: &str, targets: &[&str]) -> RuleSpec {
     RuleSpec {
         name: name.into(),
         when: when.to_owned(),
@@ -43,7 +43,7 @@ fn chained(name: &str, when: &str, to: &str) -> RuleSpec {
     }
 }
 
-fn rules(specs: &[RuleSpec]) -> RuleSet {
+pub(super) fn rules(specs: &[RuleSpec]) -> RuleSet {
     RuleSet::new(
         specs
             .iter()
@@ -84,7 +84,7 @@ fn member(grants: &[(u16, &[&str], u32)]) -> VirtualKey {
 }
 
 /// `provider/model` of each choice, with `@credential`.
-fn shown(snapshot: &Snapshot, choices: &[Choice]) -> Vec<String> {
+pub(super) fn shown(snapshot: &Snapshot, choices: &[Choice]) -> Vec<String> {
     choices
         .iter()
         .map(|choice| {

@@ -1,5 +1,6 @@
 //! The suite over Postgres, and what is particular to it.
 
+mod fleet;
 mod outage;
 mod schema;
 mod tls;
@@ -11,9 +12,9 @@ use policy::Charge;
 use super::*;
 use crate::store::tests::suite::store_suite;
 use crate::testing::postgres::{self, Postgres};
-use crate::testing::{EXPIRY, amount, assert_exactly, charge, record};
+use crate::testing::{EXPIRY, amount, assert_exactly, charge, origin, record};
 
-const BOOT: u64 = 7;
+const ME: Origin = origin(9 << 70, 7);
 
 fn config(server: &Postgres, database: &str) -> PostgresConfig {
     PostgresConfig::from_url(&server.url(database)).unwrap()
@@ -45,7 +46,7 @@ fn many_callers_share_one_connection() {
             scope.spawn(move || {
                 for number in 0..20 {
                     let record = record(caller * 1_000 + number);
-                    assert_eq!(store.record_usage(caller, &[record]).unwrap(), 1);
+                    assert_eq!(store.record_usage(origin(1, caller), &[record]).unwrap(), 1);
                 }
             });
         }
@@ -63,7 +64,7 @@ fn a_call_from_a_thread_of_another_runtime_works() {
         .build()
         .unwrap();
     runtime.block_on(async {
-        assert_eq!(store.record_usage(BOOT, &[record(1)]).unwrap(), 1);
+        assert_eq!(store.record_usage(ME, &[record(1)]).unwrap(), 1);
         drop(store);
     });
 }
@@ -77,15 +78,13 @@ fn no_text_of_a_client_can_fail_a_batch() {
     let long = "user/".repeat(2_000);
     odd.charges = vec![charge(&long, 1, 4), charge("a\0b", 1, 2)];
     assert_eq!(
-        store
-            .record_usage(BOOT, &[odd.clone(), odd.clone()])
-            .unwrap(),
+        store.record_usage(ME, &[odd.clone(), odd.clone()]).unwrap(),
         1
     );
     let kept = store.usage(&odd.request_id).unwrap().unwrap();
     assert_eq!(kept.model_requested, "a\u{fffd}b");
     assert_eq!(kept.charges, odd.charges);
-    let cells = store.load_cells(Timestamp(0)).unwrap().cells;
+    let cells = store.load_cells(Timestamp(0)).unwrap().cells();
     assert_eq!(amount(&cells, "a\u{fffd}b"), 2);
     assert_eq!(cells.iter().map(|cell| cell.amount).sum::<u64>(), 6);
 }
@@ -108,10 +107,10 @@ fn a_batch_that_fails_leaves_nothing() {
             ..record(2)
         },
     ];
-    let refused = store.record_usage(BOOT, &batch).unwrap_err().to_string();
+    let refused = store.record_usage(ME, &batch).unwrap_err().to_string();
     assert_eq!(refused, "store could not keep usage: tripped (P0001)");
     assert_exactly(&store, []);
-    assert_eq!(store.record_usage(BOOT, &batch[..1]).unwrap(), 1);
+    assert_eq!(store.record_usage(ME, &batch[..1]).unwrap(), 1);
     assert_exactly(&store, [1]);
 }
 
@@ -124,10 +123,10 @@ fn more_cells_than_one_statement_removes_expire() {
         charges,
         ..record(1)
     };
-    store.record_usage(BOOT, &[many]).unwrap();
+    store.record_usage(ME, &[many]).unwrap();
     assert_eq!(store.expire_cells(Timestamp(1)).unwrap(), 0);
     assert_eq!(store.expire_cells(EXPIRY).unwrap(), 10_500);
-    assert_eq!(store.load_cells(Timestamp(0)).unwrap().cells, []);
+    assert_eq!(store.load_cells(Timestamp(0)).unwrap().cells(), []);
 }
 
 #[test]
@@ -154,7 +153,7 @@ fn writers_of_shared_cells_and_their_removal_never_wait_in_a_circle() {
                         charges,
                         ..record(number)
                     };
-                    store.record_usage(BOOT, &[record]).unwrap();
+                    store.record_usage(ME, &[record]).unwrap();
                 }
             });
         }

@@ -34,7 +34,7 @@ fn writes_go_on_after_stops_and_crashes_and_count_once() {
             // Batches overlap, as after an answer that was lost.
             for number in 0..400_u64 {
                 let batch = [record(number), record(number + 1)];
-                failures += insist(|| store.record_usage(BOOT, &batch)).1;
+                failures += insist(|| store.record_usage(ME, &batch)).1;
                 *total.lock().unwrap() = number;
             }
             failures
@@ -142,10 +142,10 @@ fn a_start_without_the_database_fails_or_waits_as_asked() {
 
     let store = PostgresStore::open_or_wait(&config).unwrap();
     assert!(store.outage().is_some());
-    store.record_usage(BOOT, &[record(1)]).unwrap_err();
+    store.record_usage(ME, &[record(1)]).unwrap_err();
     server.resume();
     // The schema is brought up to date when it is found.
-    insist(|| store.record_usage(BOOT, &[record(1)]));
+    insist(|| store.record_usage(ME, &[record(1)]));
     assert_exactly(&store, [1]);
 }
 
@@ -154,7 +154,7 @@ fn what_hangs_fails_in_time_and_its_connection_is_not_used_again() {
     let server = postgres::shared();
     let database = server.database();
     let store = PostgresStore::open(&config(server, &database)).unwrap();
-    store.record_usage(BOOT, &[record(1)]).unwrap();
+    store.record_usage(ME, &[record(1)]).unwrap();
     let hold = "BEGIN; LOCK TABLE usage_record; SELECT pg_sleep(8); COMMIT";
     thread::scope(|scope| {
         let holder = scope.spawn(|| server.admin(&database, hold));
@@ -162,7 +162,7 @@ fn what_hangs_fails_in_time_and_its_connection_is_not_used_again() {
             AND relation = 'usage_record'::regclass AND granted";
         while server.admin(&database, held) == "0" {}
         let asked = Instant::now();
-        let refused = store.record_usage(BOOT, &[record(2)]).unwrap_err();
+        let refused = store.record_usage(ME, &[record(2)]).unwrap_err();
         let took = asked.elapsed();
         let text = refused.to_string();
         assert!(text.contains("statement timeout"), "{text}");
@@ -170,6 +170,6 @@ fn what_hangs_fails_in_time_and_its_connection_is_not_used_again() {
         assert!(store.outage().is_none(), "a slow statement is no outage");
         holder.join().unwrap();
     });
-    assert_eq!(store.record_usage(BOOT, &[record(2)]).unwrap(), 1);
+    assert_eq!(store.record_usage(ME, &[record(2)]).unwrap(), 1);
     assert_exactly(&store, [1, 2]);
 }

@@ -16,10 +16,10 @@ fn many_nodes_that_start_at_once_migrate_once() {
         &database,
         "SELECT version, works_with FROM tyr_schema ORDER BY 1",
     );
-    assert_eq!(rows, "1|1\n2|1");
+    assert_eq!(rows, "1|1\n2|1\n3|1");
     PostgresStore::open(&config).unwrap();
     let count = server.admin(&database, "SELECT count(*) FROM tyr_schema");
-    assert_eq!(count, "2");
+    assert_eq!(count, "3");
 }
 
 #[test]
@@ -31,7 +31,7 @@ fn a_node_that_may_not_migrate_says_what_is_missing() {
         ..config(server, &database)
     };
     let refused = PostgresStore::open(&careful).unwrap_err();
-    let expected = "store has schema version 0, this program needs 2 and store.migrate is false: \
+    let expected = "store has schema version 0, this program needs 3 and store.migrate is false: \
          run `tyr migrate`";
     assert_eq!(refused.to_string(), expected);
     let tables = "SELECT count(*) FROM pg_tables WHERE schemaname = 'public'";
@@ -39,13 +39,13 @@ fn a_node_that_may_not_migrate_says_what_is_missing() {
 
     PostgresStore::open(&config(server, &database)).unwrap();
     let store = PostgresStore::open(&careful).unwrap();
-    assert_eq!(store.record_usage(BOOT, &[record(1)]).unwrap(), 1);
+    assert_eq!(store.record_usage(ME, &[record(1)]).unwrap(), 1);
 
-    server.admin(&database, "DELETE FROM tyr_schema WHERE version = 2");
+    server.admin(&database, "DELETE FROM tyr_schema WHERE version = 3");
     let refused = PostgresStore::open(&careful).unwrap_err();
     assert!(matches!(
         refused,
-        StoreError::SchemaTooOld { found: 1, known: 2 }
+        StoreError::SchemaTooOld { found: 2, known: 3 }
     ));
 }
 
@@ -61,22 +61,22 @@ fn a_newer_schema_is_accepted_if_it_says_so() {
         );
         server.admin(&database, &row);
     };
-    newer(3, 2);
+    newer(4, 3);
     server.admin(
         &database,
         "ALTER TABLE usage_record ADD COLUMN later TEXT DEFAULT 'x'",
     );
     let store = PostgresStore::open(&config).unwrap();
-    assert_eq!(store.record_usage(BOOT, &[record(1)]).unwrap(), 1);
+    assert_eq!(store.record_usage(ME, &[record(1)]).unwrap(), 1);
     assert_exactly(&store, [1]);
 
-    newer(4, 3);
+    newer(5, 4);
     let refused = PostgresStore::open(&config).unwrap_err();
     assert!(matches!(
         refused,
-        StoreError::SchemaTooNew { found: 4, known: 2 }
+        StoreError::SchemaTooNew { found: 5, known: 3 }
     ));
-    let message = "store has schema version 4, this program knows 2 at most";
+    let message = "store has schema version 5, this program knows 3 at most";
     assert_eq!(refused.to_string(), message);
 }
 

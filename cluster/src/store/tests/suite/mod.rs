@@ -5,6 +5,7 @@
 
 pub(crate) mod audit;
 pub(crate) mod entities;
+pub(crate) mod fleet;
 pub(crate) mod usage;
 
 use std::sync::Arc;
@@ -37,6 +38,16 @@ macro_rules! store_suite {
                 a_page_never_cuts_a_revision,
                 two_writers_draw_revisions_in_order,
                 only_one_of_two_writers_wins;
+            fleet:
+                nodes_with_equal_boots_do_not_mix,
+                what_is_told_and_what_is_recorded_count_once,
+                totals_repeated_and_reordered_change_nothing,
+                a_heartbeat_is_of_the_newest_boot,
+                a_term_is_one_nodes_and_only_grows,
+                of_two_that_take_a_term_at_once_one_gets_it,
+                an_outcome_of_a_term_that_has_passed_is_refused,
+                only_who_holds_the_term_seals,
+                calendar_periods_are_sealed_and_the_rest_expires;
             audit:
                 each_change_leaves_one_row,
                 a_refused_write_leaves_no_row,

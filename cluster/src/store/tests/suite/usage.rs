@@ -5,11 +5,12 @@ use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 
 use super::Factory;
+use crate::origin::Origin;
 use crate::record::{Basis, EndReason, UsageRecord};
 use crate::store::{MemoryStore, OfKey, Position, Store, UsageQuery};
-use crate::testing::{EXPIRY, amount, assert_exactly, charge, newest, record};
+use crate::testing::{EXPIRY, amount, assert_exactly, charge, newest, origin, record};
 
-const BOOT: u64 = 7;
+const ME: Origin = origin(9 << 70, 7);
 
 fn with_charges(number: u64, charges: Vec<policy::Charge>) -> UsageRecord {
     UsageRecord {
@@ -22,13 +23,10 @@ pub(crate) fn a_record_counts_once_however_often_it_comes(stores: Factory<'_>) {
     let [store, _] = &stores();
     let store = &**store;
     let batch = [record(1), record(2), record(1)];
-    assert_eq!(store.record_usage(BOOT, &batch).unwrap(), 2);
-    assert_eq!(store.record_usage(BOOT, &batch).unwrap(), 0);
-    assert_eq!(
-        store.record_usage(BOOT, &[record(3), record(2)]).unwrap(),
-        1
-    );
-    assert_eq!(store.record_usage(BOOT, &[]).unwrap(), 0);
+    assert_eq!(store.record_usage(ME, &batch).unwrap(), 2);
+    assert_eq!(store.record_usage(ME, &batch).unwrap(), 0);
+    assert_eq!(store.record_usage(ME, &[record(3), record(2)]).unwrap(), 1);
+    assert_eq!(store.record_usage(ME, &[]).unwrap(), 0);
     assert_exactly(store, [1, 2, 3]);
     assert_eq!(store.usage_count().unwrap(), 3);
 }
@@ -43,7 +41,7 @@ pub(crate) fn every_field_comes_back(stores: Factory<'_>) {
     odd.end = EndReason::ClientGone;
     odd.first_byte_ms = None;
     odd.charges = Vec::new();
-    store.record_usage(BOOT, &[record(8), odd.clone()]).unwrap();
+    store.record_usage(ME, &[record(8), odd.clone()]).unwrap();
     assert_eq!(store.usage(&odd.request_id).unwrap(), Some(odd.clone()));
     assert_eq!(store.usage(&record(8).request_id).unwrap(), Some(record(8)));
     assert_eq!(store.usage("nobody").unwrap(), None);
@@ -58,7 +56,7 @@ pub(crate) fn cells_are_sums_by_counter_and_epoch(stores: Factory<'_>) {
         with_charges(1, vec![charge("a", 1, 10), charge("a", 2, 5)]),
         with_charges(2, vec![charge("a", 1, 1), charge("b", -1, 7)]),
     ];
-    store.record_usage(BOOT, &batch).unwrap();
+    store.record_usage(ME, &batch).unwrap();
     let cell = |counter: &str, epoch, amount| Cell {
         counter: counter.into(),
         epoch,
@@ -66,7 +64,7 @@ pub(crate) fn cells_are_sums_by_counter_and_epoch(stores: Factory<'_>) {
         expires_at: EXPIRY,
     };
     let cells = [cell("a", 1, 11), cell("a", 2, 5), cell("b", -1, 7)];
-    assert_eq!(store.load_cells(Timestamp(0)).unwrap().cells, cells);
+    assert_eq!(store.load_cells(Timestamp(0)).unwrap().cells(), cells);
 }
 
 pub(crate) fn expired_cells_are_neither_loaded_nor_kept(stores: Factory<'_>) {
@@ -77,19 +75,19 @@ pub(crate) fn expired_cells_are_neither_loaded_nor_kept(stores: Factory<'_>) {
     let mut later = charge("a", 2, 4);
     later.expires_at = Timestamp(1_001);
     store
-        .record_usage(BOOT, &[with_charges(1, vec![early, later])])
+        .record_usage(ME, &[with_charges(1, vec![early, later])])
         .unwrap();
 
     let at = Timestamp(1_000);
-    assert_eq!(amount(&store.load_cells(at).unwrap().cells, "a"), 4);
+    assert_eq!(amount(&store.load_cells(at).unwrap().cells(), "a"), 4);
     assert_eq!(
-        amount(&store.load_cells(Timestamp(999)).unwrap().cells, "a"),
+        amount(&store.load_cells(Timestamp(999)).unwrap().cells(), "a"),
         14
     );
     assert_eq!(store.expire_cells(at).unwrap(), 1);
     assert_eq!(store.expire_cells(at).unwrap(), 0);
     assert_eq!(
-        amount(&store.load_cells(Timestamp(0)).unwrap().cells, "a"),
+        amount(&store.load_cells(Timestamp(0)).unwrap().cells(), "a"),
         4
     );
     assert_eq!(store.usage_count().unwrap(), 1, "records stay");
@@ -102,7 +100,7 @@ pub(crate) fn a_cell_lives_as_long_as_its_longest_charge(stores: Factory<'_>) {
     short.expires_at = Timestamp(5);
     for (number, charges) in [(1, vec![charge("a", 1, 1)]), (2, vec![short])] {
         store
-            .record_usage(BOOT, &[with_charges(number, charges)])
+            .record_usage(ME, &[with_charges(number, charges)])
             .unwrap();
     }
     assert_eq!(store.expire_cells(Timestamp(6)).unwrap(), 0);
@@ -114,10 +112,10 @@ pub(crate) fn numbers_too_large_stop_at_the_largest(stores: Factory<'_>) {
     let largest = i64::MAX as u64;
     for (number, amount) in [(1, largest - 1), (2, 5), (3, u64::MAX), (4, 0)] {
         let record = with_charges(number, vec![charge("a", 1, amount)]);
-        store.record_usage(BOOT, &[record]).unwrap();
+        store.record_usage(ME, &[record]).unwrap();
     }
     assert_eq!(
-        amount(&store.load_cells(Timestamp(0)).unwrap().cells, "a"),
+        amount(&store.load_cells(Timestamp(0)).unwrap().cells(), "a"),
         largest
     );
 }
@@ -127,21 +125,24 @@ pub(crate) fn boots_count_apart_and_together(stores: Factory<'_>) {
     let store = &**store;
     let one = [with_charges(1, vec![charge("a", 1, 10), charge("b", 1, 2)])];
     let two = [with_charges(2, vec![charge("a", 1, 5)])];
-    store.record_usage(1, &one).unwrap();
-    store.record_usage(2, &two).unwrap();
+    store.record_usage(origin(5, 1), &one).unwrap();
+    store.record_usage(origin(5, 2), &two).unwrap();
     // Whose record it is was settled by who brought it first.
-    assert_eq!(store.record_usage(2, &one).unwrap(), 0);
+    assert_eq!(store.record_usage(origin(5, 2), &one).unwrap(), 0);
     let loaded = store.load_cells(Timestamp(0)).unwrap();
-    assert_eq!((amount(&loaded.cells, "a"), loaded.cells.len()), (15, 2));
+    let cells = loaded.cells();
+    assert_eq!((amount(&cells, "a"), cells.len()), (15, 2));
 
-    let added = store.added_cells(1, Position::default(), 10).unwrap();
+    let added = store
+        .added_cells(origin(5, 1), Position::default(), 10)
+        .unwrap();
     assert_eq!(
         (amount(&added.cells, "a"), amount(&added.cells, "b")),
         (10, 2)
     );
     assert!(added.complete && added.position <= loaded.position);
     for position in [added.position, loaded.position] {
-        let nothing = store.added_cells(1, position, 10).unwrap();
+        let nothing = store.added_cells(origin(5, 1), position, 10).unwrap();
         assert_eq!((nothing.cells.len(), nothing.complete), (0, true));
     }
 }
@@ -149,16 +150,16 @@ pub(crate) fn boots_count_apart_and_together(stores: Factory<'_>) {
 pub(crate) fn what_a_boot_added_is_read_page_by_page(stores: Factory<'_>) {
     let [store, _] = &stores();
     let store = &**store;
-    store.record_usage(1, &[record(100)]).unwrap();
+    store.record_usage(origin(5, 1), &[record(100)]).unwrap();
     let start = store.load_cells(Timestamp(0)).unwrap().position;
     for number in 1..=9 {
         store
-            .record_usage(1 + number % 2, &[record(number)])
+            .record_usage(origin(5, 1 + number % 2), &[record(number)])
             .unwrap();
     }
     let (mut position, mut sum, mut pages) = (start, 0, 0);
     loop {
-        let added = store.added_cells(2, position, 2).unwrap();
+        let added = store.added_cells(origin(5, 2), position, 2).unwrap();
         position = added.position;
         sum += amount(&added.cells, "usd");
         pages += 1;
@@ -201,7 +202,7 @@ pub(crate) fn pages_follow_one_another_without_gap_or_repeat(stores: Factory<'_>
             key: key.to_owned(),
             ..record(number)
         };
-        store.record_usage(BOOT, &[record]).unwrap();
+        store.record_usage(ME, &[record]).unwrap();
     }
     let key = |name, scan| Some(OfKey { name, scan });
     assert_eq!(
@@ -238,7 +239,9 @@ pub(crate) fn it_agrees_with_the_reference(stores: Factory<'_>) {
     let compared = runner.run(&(batches, 0_u64..6), |(batches, now)| {
         let [store, _] = stores();
         let memory = MemoryStore::default();
-        for (boot, batch) in (0..).map(|turn| turn % 2).zip(batches) {
+        // Two nodes with the same boots, and one of before nodes were told apart.
+        let origins = [origin(1, 1), origin(2, 1), origin(2, 2), origin(0, 3)];
+        for (boot, batch) in origins.into_iter().cycle().zip(batches) {
             let batch: Vec<UsageRecord> = batch
                 .into_iter()
                 .map(|number| {
@@ -252,14 +255,22 @@ pub(crate) fn it_agrees_with_the_reference(stores: Factory<'_>) {
                 memory.record_usage(boot, &batch).unwrap()
             );
         }
-        for boot in 0..2 {
+        for boot in origins {
             let start = Position::default();
             let added = |store: &dyn Store| store.added_cells(boot, start, 99).unwrap().cells;
             prop_assert_eq!(added(&*store), added(&memory));
         }
         let now = Timestamp(now);
-        let cells = |store: &dyn Store| store.load_cells(now).unwrap().cells;
+        let cells = |store: &dyn Store| store.load_cells(now).unwrap().cells();
         prop_assert_eq!(cells(&*store), cells(&memory));
+        let apart = |store: &dyn Store| {
+            let mut cells = store.cells_by_origin(now).unwrap();
+            cells.sort_by(|(one, a), (other, b)| {
+                (one, &a.counter, a.epoch).cmp(&(other, &b.counter, b.epoch))
+            });
+            cells
+        };
+        prop_assert_eq!(apart(&*store), apart(&memory));
         prop_assert_eq!(
             store.expire_cells(now).unwrap(),
             memory.expire_cells(now).unwrap()
@@ -276,11 +287,12 @@ pub(crate) fn it_agrees_with_the_reference(stores: Factory<'_>) {
 pub(crate) fn two_processes_record_at_once(stores: Factory<'_>) {
     let stores = stores();
     std::thread::scope(|scope| {
-        for (boot, store) in (1..).zip(&stores) {
+        for (node, store) in (1..).zip(&stores) {
             scope.spawn(move || {
                 for number in 0..100 {
-                    let number = boot * 1_000 + number;
-                    assert_eq!(store.record_usage(boot, &[record(number)]).unwrap(), 1);
+                    let number = node * 1_000 + number;
+                    let me = origin(node.into(), 1);
+                    assert_eq!(store.record_usage(me, &[record(number)]).unwrap(), 1);
                 }
             });
         }

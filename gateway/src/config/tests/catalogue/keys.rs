@@ -214,7 +214,7 @@ fn a_key_is_refused_at_once_and_stays_so_while_a_write_waits_for_the_store() {
     );
     let during = move || {
         // The write holds the lock here, and what it lets run is made already.
-        catalogue.refuse("filed");
+        catalogue.refuse("filed", &actor());
         let hash = KeyHash::of(b"sk-tyr-of-the-file-0");
         let found = live.load().policy.authenticate(&hash, NOW).cloned();
         assert_eq!(found.expect_err("refused at once"), KeyRefusal::Revoked);

@@ -2,6 +2,7 @@
 
 mod keys;
 mod limits;
+mod peers;
 mod sources;
 mod world;
 mod write;

@@ -11,7 +11,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::super::lines;
-use crate::config::catalogue::{Actor, Catalogue, Ledger, PointerProblem, WriteRefusal};
+use crate::config::catalogue::{Actor, Catalogue, Fleet, Ledger, PointerProblem, WriteRefusal};
 use crate::config::{Environment, Problem, ReloaderParts, Started, start};
 use crate::state::Live;
 use crate::upstream::ClientPool;
@@ -47,6 +47,7 @@ struct Kept {
     entities: Vec<Entity>,
     changes: Vec<Change>,
     others: Vec<Entity>,
+    adopted: Vec<String>,
 }
 
 impl std::fmt::Debug for Shelf {
@@ -72,6 +73,16 @@ impl Shelf {
 
     pub(super) fn entities(&self) -> Vec<Entity> {
         self.kept.lock().expect("no panic").entities.clone()
+    }
+
+    /// Another process wrote this, and it comes now.
+    pub(super) fn pushed(&self, entity: Entity) {
+        self.kept.lock().expect("no panic").others.push(entity);
+    }
+
+    /// Revocations that peers told of.
+    pub(super) fn adopted(&self) -> Vec<String> {
+        self.kept.lock().expect("no panic").adopted.clone()
     }
 
     /// Another process writes.
@@ -160,6 +171,15 @@ impl Ledger for Shelf {
         Ok(())
     }
 
+    fn adopt_revocation(&self, hash: &str, _change: &Change) {
+        let mut kept = self.kept.lock().expect("no panic");
+        kept.adopted.push(hash.to_owned());
+    }
+
+    fn revision(&self) -> u64 {
+        self.kept.lock().expect("no panic").revision
+    }
+
     fn use_audit_key(&self, _key: AuditKey) {}
 }
 
@@ -182,6 +202,27 @@ impl World {
     }
 
     pub(super) fn try_of(file: &str, shelf: Arc<Shelf>) -> Result<Self, Vec<Problem>> {
+        let ledger = Arc::clone(&shelf) as Arc<dyn Ledger>;
+        Self::try_with(file, shelf, ledger, None)
+    }
+
+    /// With this file, this ledger and these other nodes.
+    pub(super) fn with(
+        file: &str,
+        shelf: Arc<Shelf>,
+        ledger: Arc<dyn Ledger>,
+        fleet: Option<Arc<dyn Fleet>>,
+    ) -> Self {
+        Self::try_with(file, shelf, ledger, fleet)
+            .unwrap_or_else(|problems| panic!("{}", lines(&problems)))
+    }
+
+    fn try_with(
+        file: &str,
+        shelf: Arc<Shelf>,
+        ledger: Arc<dyn Ledger>,
+        fleet: Option<Arc<dyn Fleet>>,
+    ) -> Result<Self, Vec<Problem>> {
         let folder = TempDir::new().expect("a folder");
         let path = folder.path().join("t.yaml");
         std::fs::write(&path, file).expect("a file");
@@ -196,9 +237,7 @@ impl World {
         })?;
         let loaded = shelf.entities();
         let loaded = loaded.into_iter().filter(|entity| entity.body.is_some());
-        started
-            .catalogue
-            .open(Arc::clone(&shelf) as Arc<dyn Ledger>, loaded.collect())?;
+        started.catalogue.open(ledger, loaded.collect(), fleet)?;
         Ok(World {
             folder,
             shelf,

@@ -1,7 +1,13 @@
-//! The thread `tyr-cluster`: periodic work, on a runtime of its own.
+//! The thread `tyr-cluster`: periodic work and, in a cluster, the way to the other nodes, on a runtime
+//! of its own.
 //!
-//! It waits for time and never for the disk or the store (it asks `tyr-store` and goes on), so that
-//! its timers stay exact whatever a database does. It owns no state that a request reads.
+//! It waits for time and for the network and never for the disk or the store (it asks `tyr-store` and
+//! `tyr-cluster-store` and goes on), so that its timers stay exact whatever a database does. It owns
+//! no state that a request reads.
+
+mod clock;
+mod inbox;
+mod mesh;
 
 use std::io;
 use std::sync::Arc;
@@ -12,9 +18,15 @@ use policy::Clock;
 use tokio::sync::oneshot;
 use tokio::time::MissedTickBehavior;
 
+pub(crate) use self::clock::ClusterClock;
+pub(crate) use self::inbox::Inbox;
+pub use self::inbox::{IncomingReceiver, NoNews};
+pub use self::mesh::ClusterError;
+pub(crate) use self::mesh::{Mesh, MeshParts};
 use crate::entity::EntityLog;
 use crate::error::StartError;
 use crate::journal::{Recorder, Recovery};
+use crate::node::StoreDesk;
 
 const THREAD: &str = "tyr-cluster";
 
@@ -43,6 +55,7 @@ impl Driver {
         recorder: Recorder,
         entities: EntityLog,
         recovery: Arc<Recovery>,
+        mesh: Option<Mesh>,
     ) -> Result<Self, StartError> {
         let failed = |source: io::Error| StartError::Thread {
             name: THREAD,
@@ -50,12 +63,21 @@ impl Driver {
         };
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()
+            .enable_io()
             .build()
             .map_err(failed)?;
         let (stop, stopped) = oneshot::channel();
         let thread = thread::Builder::new()
             .name(THREAD.to_owned())
-            .spawn(move || runtime.block_on(run(clock, recorder, entities, recovery, stopped)))
+            .spawn(move || {
+                let work = run(clock, recorder, entities, recovery);
+                let desk = runtime.block_on(work_until(stopped, work, mesh));
+                // Ends what still runs, so that nobody takes answers of the store any more.
+                runtime.shutdown_background();
+                if let Some(desk) = desk {
+                    desk.stop();
+                }
+            })
             .map_err(failed)?;
         Ok(Self { stop, thread })
     }
@@ -69,12 +91,33 @@ impl Driver {
     }
 }
 
+/// Does the periodic `work`, and takes part in a cluster, until `stopped`. A node that has left its
+/// cluster goes on with its own work.
+async fn work_until(
+    stopped: oneshot::Receiver<()>,
+    work: impl Future<Output = ()>,
+    mesh: Option<Mesh>,
+) -> Option<StoreDesk> {
+    let (leave, left) = oneshot::channel();
+    let mesh = mesh.map(|mesh| tokio::spawn(mesh.run(left)));
+    tokio::select! {
+        () = work => {}
+        // An error says that the other end was dropped, which means the same.
+        _ = stopped => {}
+    }
+    drop(leave);
+    mesh?.await.unwrap_or_else(|error| {
+        tracing::error!(%error, "the driver of the cluster panicked");
+        None
+    })
+}
+
+/// For ever.
 async fn run(
     clock: Arc<dyn Clock>,
     recorder: Recorder,
     entities: EntityLog,
     recovery: Arc<Recovery>,
-    mut stopped: oneshot::Receiver<()>,
 ) {
     let mut ticks = tokio::time::interval(EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -87,14 +130,20 @@ async fn run(
     let status = Arc::clone(recorder.status());
     loop {
         tokio::select! {
-            _ = &mut stopped => return,
             _ = ticks.tick() => {
                 recorder.request_prune(clock.now());
                 report(&recorder);
             }
-            _ = tries.tick(), if entities.waiting_revocations() > 0 => recorder.request_revocations(),
-            _ = hopes.tick(), if recovery.is_pending() => recorder.request_recovery(clock.now()),
-            _ = looks.tick(), if status.taking_over() => recorder.request_succession(),
+            // Other threads change what is asked here, so it is asked each time.
+            _ = tries.tick() => if entities.waiting_revocations() > 0 {
+                recorder.request_revocations();
+            },
+            _ = hopes.tick() => if recovery.is_pending() {
+                recorder.request_recovery(clock.now());
+            },
+            _ = looks.tick() => if status.taking_over() {
+                recorder.request_succession();
+            },
         }
     }
 }

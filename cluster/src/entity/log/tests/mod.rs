@@ -1,5 +1,7 @@
 //! Writing, polling and revoking, over a store that comes and goes.
 
+mod peers;
+
 use std::sync::atomic::Ordering;
 
 use tempfile::TempDir;

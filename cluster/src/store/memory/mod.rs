@@ -1,17 +1,25 @@
 //! A store in memory: the reference that the database store is compared with.
 
+mod fleet;
+
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
-use policy::{Cell, Timestamp};
+use policy::Timestamp;
 
-use super::{Added, Loaded, Position, Store, Sums, UsagePage, UsageQuery, Written, judge};
+use self::fleet::Term;
+use super::{Added, Loaded, NOBODY, Position, Store, Sums, UsagePage, UsageQuery, Written, judge};
 use crate::audit::{self, AuditHead, AuditKey, AuditRow};
+use crate::core::HeartbeatRow;
+use crate::data_dir::NodeKey;
 use crate::entity::{Change, Entity, EntityWrite};
 use crate::error::{StoreError, WriteError};
+use crate::message::Outcome;
+use crate::origin::Origin;
 use crate::record::UsageRecord;
 
-/// Keeps everything in two maps; gone with the process.
+/// Keeps everything in maps; gone with the process.
 #[derive(Debug, Default)]
 pub(crate) struct MemoryStore {
     tables: Mutex<Tables>,
@@ -20,15 +28,32 @@ pub(crate) struct MemoryStore {
 #[derive(Debug, Default)]
 struct Tables {
     usage: BTreeMap<String, UsageRecord>,
-    /// Request ids with their boots, in the order of coming.
-    order: Vec<(String, u64)>,
-    /// By counter, epoch and boot.
-    cells: BTreeMap<(String, i64, u64), (u64, Timestamp)>,
+    /// Request ids with their origins, in the order of coming.
+    order: Vec<(String, Origin)>,
+    /// By counter, epoch and origin.
+    cells: BTreeMap<(String, i64, Origin), Kept>,
+    heartbeats: BTreeMap<NodeKey, (HeartbeatRow, Instant)>,
+    /// By scope and task, as are outcomes.
+    terms: BTreeMap<(String, String), Term>,
+    outcomes: BTreeMap<(String, String), Outcome>,
+    /// By counter and epoch.
+    sealed: BTreeMap<(String, i64), u64>,
+    late: Vec<((String, i64), u64)>,
     revision: u64,
     /// By kind and name.
     entities: BTreeMap<(String, String), Entity>,
     audit: Vec<AuditRow>,
     head: Option<AuditHead>,
+}
+
+/// One cell.
+#[derive(Clone, Copy, Debug, Default)]
+struct Kept {
+    /// Of its records.
+    amount: u64,
+    /// As its origin told.
+    live: u64,
+    expires_at: Timestamp,
 }
 
 impl MemoryStore {
@@ -39,7 +64,7 @@ impl MemoryStore {
 }
 
 impl Store for MemoryStore {
-    fn record_usage(&self, boot: u64, batch: &[UsageRecord]) -> Result<u64, StoreError> {
+    fn record_usage(&self, origin: Origin, batch: &[UsageRecord]) -> Result<u64, StoreError> {
         let mut tables = self.tables();
         let mut fresh = 0;
         for record in batch {
@@ -47,16 +72,18 @@ impl Store for MemoryStore {
                 continue;
             }
             for charge in &record.charges {
-                let key = (charge.counter.to_string(), charge.epoch, boot);
-                let (amount, expires_at) =
-                    tables.cells.entry(key).or_insert((0, charge.expires_at));
-                *amount = amount.saturating_add(charge.amount).min(i64::MAX as u64);
-                *expires_at = charge.expires_at.max(*expires_at);
+                let key = (charge.counter.to_string(), charge.epoch, origin);
+                let kept = tables.cells.entry(key).or_default();
+                kept.amount = kept
+                    .amount
+                    .saturating_add(charge.amount)
+                    .min(i64::MAX as u64);
+                kept.expires_at = charge.expires_at.max(kept.expires_at);
             }
             tables
                 .usage
                 .insert(record.request_id.clone(), record.clone());
-            tables.order.push((record.request_id.clone(), boot));
+            tables.order.push((record.request_id.clone(), origin));
             fresh += 1;
         }
         Ok(fresh)
@@ -64,29 +91,19 @@ impl Store for MemoryStore {
 
     fn load_cells(&self, now: Timestamp) -> Result<Loaded, StoreError> {
         let tables = self.tables();
-        let mut sums = Sums::default();
-        for ((counter, epoch, _), (amount, expires_at)) in &tables.cells {
-            if *expires_at > now {
-                sums.add(Cell {
-                    counter: counter.clone(),
-                    epoch: *epoch,
-                    amount: *amount,
-                    expires_at: *expires_at,
-                });
-            }
-        }
         Ok(Loaded {
-            cells: sums.cells(),
+            by_origin: tables.live_cells(now),
             position: Position(tables.order.len() as i64),
         })
     }
 
-    fn added_cells(&self, boot: u64, after: Position, most: u32) -> Result<Added, StoreError> {
+    fn added_cells(&self, origin: Origin, after: Position, most: u32) -> Result<Added, StoreError> {
+        let is_of_it = |of: Origin| of == origin || (of.node == NOBODY && of.boot == origin.boot);
         let tables = self.tables();
         let rest = tables.order.get(after.0 as usize..).unwrap_or_default();
         let page = &rest[..rest.len().min(most as usize)];
         let mut sums = Sums::default();
-        for (id, _) in page.iter().filter(|(_, of)| *of == boot) {
+        for (id, _) in page.iter().filter(|(_, of)| is_of_it(*of)) {
             sums.add_charges(&tables.usage[id].charges);
         }
         Ok(Added {
@@ -99,7 +116,7 @@ impl Store for MemoryStore {
     fn expire_cells(&self, now: Timestamp) -> Result<u64, StoreError> {
         let mut tables = self.tables();
         let before = tables.cells.len();
-        tables.cells.retain(|_, (_, expires_at)| *expires_at > now);
+        tables.cells.retain(|_, kept| kept.expires_at > now);
         Ok((before - tables.cells.len()) as u64)
     }
 

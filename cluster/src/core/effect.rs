@@ -1,0 +1,128 @@
+//! What the core wants done.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::data_dir::NodeKey;
+use crate::entity::{Change, Entity};
+use crate::message::{Frame, Outcome, WireCell};
+use crate::origin::Origin;
+
+/// One thing to do. None waits for another.
+#[derive(Clone, Debug)]
+pub(crate) enum Effect {
+    Datagram {
+        to: SocketAddr,
+        bytes: Vec<u8>,
+    },
+    /// Exchange member lists over TCP; answered by `Input::ExchangeAnswered`.
+    Exchange {
+        to: SocketAddr,
+        bytes: Vec<u8>,
+    },
+    AnswerExchange {
+        exchange: u64,
+        bytes: Vec<u8>,
+    },
+    /// Make a link; answered by `Input::LinkUp` or `Input::DialFailed`. The certificate there must
+    /// carry `name`.
+    Dial {
+        node: NodeKey,
+        name: String,
+        addr: SocketAddr,
+    },
+    CloseLink {
+        link: u64,
+    },
+    /// A frame that a link cannot take is followed by the link's end.
+    Frame {
+        link: u64,
+        frame: Frame,
+    },
+    ProbeLink {
+        node: NodeKey,
+        addr: SocketAddr,
+    },
+    Store(StoreRequest),
+    /// Entities from a peer, to offer to the entity log (`EntityLog::offer`); if it takes them, there
+    /// is news.
+    Offer {
+        after: u64,
+        entities: Vec<Entity>,
+    },
+    Incoming(Incoming),
+    Diagnosed {
+        id: u64,
+        diagnosis: Diagnosis,
+    },
+    /// There is no more of this diagnosis.
+    DiagnosisEnded {
+        id: u64,
+    },
+}
+
+/// What the rest of the process is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Incoming {
+    /// There is news in the entity log.
+    Poll,
+    /// Refuse this virtual key, then say `RevocationApplied`.
+    Revoked { hash: String, change: Change },
+    /// What a leader's task found.
+    Outcome(Outcome),
+    /// This node is to run the task now and to answer with its outcome, under this term.
+    Duty {
+        task: String,
+        /// `cluster`, or the region's name.
+        scope: String,
+        term: u64,
+    },
+}
+
+/// One finding about one member.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Diagnosis {
+    /// The member's name.
+    pub node: String,
+    /// `gossip`, `link`, `ping`, `cells`, `clock`, `protocol`, `configuration`, `entities` or
+    /// `store`.
+    pub check: &'static str,
+    pub ok: bool,
+    pub detail: String,
+    /// How long it took, where that is measured.
+    pub took: Option<Duration>,
+}
+
+/// One thing to do in the store; each is answered by the `StoreReply` of its name.
+#[derive(Clone, Debug)]
+pub(crate) enum StoreRequest {
+    /// Renew this node's row.
+    Heartbeat,
+    /// Rows of all nodes.
+    Heartbeats,
+    /// All live cells, by origin.
+    LoadCells,
+    /// Raise the stored cells to these: at most 2,000.
+    FlushCells(Vec<(Origin, WireCell)>),
+    /// Take or renew a term for 20 s.
+    TakeTerm {
+        scope: String,
+        task: String,
+    },
+    ReleaseTerm {
+        scope: String,
+        task: String,
+        term: u64,
+    },
+    SaveOutcome(Outcome),
+    LoadOutcomes,
+    /// Entities changed after a revision, for a peer that asked.
+    EntitiesSince {
+        after: u64,
+        for_node: NodeKey,
+    },
+    /// Close the books of periods that have passed, under the term of the task `SEAL_TASK`.
+    SealWindows {
+        term: u64,
+    },
+}

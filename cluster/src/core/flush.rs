@@ -1,0 +1,342 @@
+//! What goes to the store, and what comes back.
+//!
+//! Promise: a cell that the store does not have stays in the set of those to be written until it is
+//! there or its window has passed, however long the store is away. Of a dead process's cells one
+//! survivor takes care.
+
+use std::collections::BTreeSet;
+use std::ops::Bound;
+use std::time::Duration;
+
+use super::{Core, Effect, HeartbeatRow, Now, StoreReply, StoreRequest};
+use crate::cell::CellKey;
+use crate::enforcement::rendezvous;
+use crate::message::{BATCH_CELLS, CellBatch, WireCell};
+use crate::origin::Origin;
+use crate::replication::Wording;
+
+/// How often changed cells are written.
+const FLUSH_EVERY: Duration = Duration::from_secs(1);
+
+/// How soon the next part follows while there are more: at most 5,000 cells a second.
+const NEXT_PART: Duration = Duration::from_millis(400);
+
+/// How often the own row is renewed, and the others are read while somebody is down.
+const HEARTBEAT_EVERY: Duration = Duration::from_secs(5);
+
+/// A row that old is of a process that is gone.
+const STALE: Duration = Duration::from_secs(15);
+
+/// How soon the stored cells are tried again.
+const RELOAD_EVERY: Duration = Duration::from_secs(1);
+
+/// When a process died, its last usage is in the store a little later.
+pub(super) const RELOAD_AFTER_DEATH: Duration = Duration::from_secs(5);
+
+/// A request that was not answered by then is asked again.
+const UNANSWERED: Duration = Duration::from_secs(30);
+
+/// What the store knows and does not know.
+#[derive(Debug, Default)]
+pub(super) struct Flush {
+    dirty: BTreeSet<(Origin, CellKey)>,
+    /// The last of them that was written, so that all have their turn.
+    written: Option<(Origin, CellKey)>,
+    dirty_since: Option<Duration>,
+    asked_flush: Option<Duration>,
+    next_flush: Duration,
+    /// Dead processes that this node flushes for.
+    heir_of: BTreeSet<Origin>,
+    next_heartbeat: Duration,
+    pub(super) heartbeat_at: Option<Duration>,
+    next_load: Option<Duration>,
+    asked_load: Option<Duration>,
+    /// Whether the last answer was one.
+    pub(super) ok: bool,
+}
+
+// === impl Flush ===
+
+impl Flush {
+    pub(super) fn new(now: Duration) -> Self {
+        Self {
+            next_load: Some(now),
+            next_heartbeat: now,
+            ok: true,
+            ..Self::default()
+        }
+    }
+
+    /// Own cells that changed.
+    pub(super) fn note(&mut self, origin: Origin, keys: &[CellKey], now: Duration) {
+        if !keys.is_empty() {
+            self.dirty_since.get_or_insert(now);
+            self.dirty.extend(keys.iter().map(|key| (origin, *key)));
+        }
+    }
+
+    /// The one to be written next; it is none of them any more.
+    pub(super) fn next_dirty(&mut self) -> Option<(Origin, CellKey)> {
+        let after = self.written.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut next = self.dirty.range((after, Bound::Unbounded));
+        let next = *next.next().or_else(|| self.dirty.first())?;
+        self.dirty.remove(&next);
+        self.written = Some(next);
+        Some(next)
+    }
+
+    /// Reads the stored cells again then, if not sooner.
+    pub(super) fn reload_at(&mut self, at: Duration) {
+        self.next_load = Some(self.next_load.map_or(at, |next| next.min(at)));
+    }
+
+    pub(super) fn unflushed(&self) -> u64 {
+        self.dirty.len() as u64
+    }
+
+    pub(super) fn lag(&self, now: Duration) -> Duration {
+        self.dirty_since
+            .map_or(Duration::ZERO, |since| now.saturating_sub(since))
+    }
+}
+
+// === impl Core ===
+
+impl Core {
+    /// Asks the store for what is due.
+    pub(super) fn tend_store(&mut self, now: Now) {
+        let mono = now.mono;
+        let waits =
+            |asked: Option<Duration>| asked.is_some_and(|at| mono.saturating_sub(at) < UNANSWERED);
+        if self.flush.next_load.is_some_and(|at| mono >= at) && !waits(self.flush.asked_load) {
+            self.flush.asked_load = Some(mono);
+            self.ask(StoreRequest::LoadCells);
+        }
+        if mono >= self.flush.next_heartbeat {
+            self.flush.next_heartbeat = mono + HEARTBEAT_EVERY;
+            self.ask(StoreRequest::Heartbeat);
+            let down = self
+                .membership
+                .members()
+                .any(|member| !member.is_live() && !self.is_forgotten(member, mono));
+            if down || self.has_unknown_origins() {
+                self.ask(StoreRequest::Heartbeats);
+            }
+        }
+        if mono >= self.flush.next_flush && !waits(self.flush.asked_flush) {
+            self.flush.next_flush = mono + FLUSH_EVERY;
+            self.inherit(mono);
+            self.flush_some(mono);
+        }
+    }
+
+    pub(super) fn ask(&mut self, request: StoreRequest) {
+        self.effects.push(Effect::Store(request));
+    }
+
+    fn flush_some(&mut self, now: Duration) {
+        let flush = &mut self.flush;
+        let mut cells = Vec::new();
+        while cells.len() < BATCH_CELLS {
+            let Some((origin, key)) = flush.next_dirty() else {
+                break;
+            };
+            // One that is no more has expired.
+            let state = self
+                .counting
+                .store
+                .origin(origin)
+                .and_then(|cells| cells.state(key));
+            if let Some(cell) = state
+                // Holds are not kept there.
+                .filter(|state| state.used > 0)
+                .and_then(|state| self.counting.counters.wire(key, state))
+            {
+                cells.push((origin, cell));
+            }
+        }
+        if cells.is_empty() {
+            flush.dirty_since = None;
+            return;
+        }
+        if !flush.dirty.is_empty() {
+            flush.next_flush = now + NEXT_PART;
+        }
+        flush.asked_flush = Some(now);
+        self.ask(StoreRequest::FlushCells(cells));
+    }
+
+    /// What is left goes to the store at once: there is no next time.
+    pub(super) fn flush_last(&mut self, now: Duration) {
+        while !self.flush.dirty.is_empty() {
+            self.flush_some(now);
+        }
+    }
+
+    fn flushed(&mut self, cells: &[(Origin, WireCell)], ok: bool, now: Now) {
+        self.flush.asked_flush = None;
+        if ok {
+            if self.flush.dirty.is_empty() {
+                self.flush.dirty_since = None;
+            }
+            return;
+        }
+        for (origin, cell) in cells {
+            if let Some(slot) = self.counting.counters.find(&cell.counter) {
+                self.flush.note(*origin, &[(slot, cell.epoch)], now.mono);
+            }
+        }
+    }
+
+    /// Takes care of the cells of processes that are gone, if this node is chosen.
+    fn inherit(&mut self, now: Duration) {
+        let live = self.live_origins();
+        let me = self.config.me;
+        let dead: Vec<Origin> = self
+            .counting
+            .store
+            .origins()
+            .filter(|(origin, cells)| {
+                *origin != me && !live.contains(origin) && cells.newer(0).next().is_some()
+            })
+            .map(|(origin, _)| origin)
+            .collect();
+        let mut heir_of = BTreeSet::new();
+        for origin in dead {
+            let nodes = live.iter().map(|origin| origin.node).chain([me.node]);
+            if rendezvous::chosen(&origin.to_string(), nodes) != Some(me.node) {
+                continue;
+            }
+            if !self.flush.heir_of.contains(&origin)
+                && let Some(cells) = self.counting.store.origin(origin)
+            {
+                let keys: Vec<CellKey> = cells.newer(0).map(|(key, _)| key).collect();
+                self.flush.note(origin, &keys, now);
+            }
+            heir_of.insert(origin);
+        }
+        self.flush.heir_of = heir_of;
+    }
+
+    /// More of a dead process's cells came.
+    pub(super) fn note_for_survivors(&mut self, origin: Origin, batch: &CellBatch, now: Now) {
+        if !self.flush.heir_of.contains(&origin) {
+            return;
+        }
+        for cell in &batch.cells {
+            if let Some(slot) = self.counting.counters.find(&cell.counter) {
+                self.flush.note(origin, &[(slot, cell.epoch)], now.mono);
+            }
+        }
+    }
+
+    pub(super) fn store_answered(&mut self, reply: StoreReply, now: Now) {
+        if let StoreReply::KeptCells(cells) = &reply {
+            return self.stored_cells_came(cells, now);
+        }
+        self.flush.ok = reply.is_ok();
+        if let StoreReply::EntitiesSince { for_node, .. } = &reply {
+            self.entities_answered(*for_node);
+        }
+        match reply {
+            StoreReply::Heartbeat(result) => {
+                if result.is_ok() {
+                    self.flush.heartbeat_at = Some(now.mono);
+                }
+            }
+            StoreReply::Heartbeats(Ok(rows)) => self.heartbeats_came(&rows),
+            StoreReply::LoadCells(result) => self.cells_loaded(result.as_deref(), now),
+            StoreReply::FlushCells { cells, result } => self.flushed(&cells, result.is_ok(), now),
+            StoreReply::TakeTerm {
+                scope,
+                task,
+                result,
+            } => self.term_answered(&scope, &task, result, now),
+            StoreReply::SaveOutcome {
+                task,
+                scope,
+                term,
+                result,
+            } => self.outcome_saved(&task, &scope, term, result),
+            StoreReply::LoadOutcomes(Ok(outcomes)) => {
+                for outcome in outcomes {
+                    self.outcome_came(outcome);
+                }
+            }
+            StoreReply::EntitiesSince {
+                after,
+                for_node,
+                result: Ok(entities),
+            } => self.entities_found(for_node, after, entities),
+            StoreReply::SealWindows { term, result } => {
+                self.windows_sealed(term, result.is_ok(), now);
+            }
+            StoreReply::Heartbeats(Err(()))
+            | StoreReply::KeptCells(_)
+            | StoreReply::ReleaseTerm(_)
+            | StoreReply::LoadOutcomes(Err(()))
+            | StoreReply::EntitiesSince { .. } => {}
+        }
+    }
+
+    fn cells_loaded(&mut self, result: Result<&[(Origin, WireCell)], &()>, now: Now) {
+        self.flush.asked_load = None;
+        self.flush.next_load = None;
+        match result {
+            Ok(cells) => {
+                self.stored_cells_came(cells, now);
+                if !std::mem::replace(&mut self.ready.loaded, true) {
+                    self.ask(StoreRequest::LoadOutcomes);
+                }
+            }
+            Err(()) => {
+                self.ready.store_away = true;
+                self.flush.next_load = Some(now.mono + RELOAD_EVERY);
+            }
+        }
+    }
+
+    fn heartbeats_came(&mut self, rows: &[HeartbeatRow]) {
+        let of = |stale: bool| {
+            let rows = rows.iter().filter(|row| (row.stale_for >= STALE) == stale);
+            rows.map(|row| row.origin).collect()
+        };
+        self.split.stale = of(true);
+        self.split.fresh = Some(of(false));
+    }
+
+    /// Whether there are cells of a process that is neither alive nor known to be gone.
+    fn has_unknown_origins(&self) -> bool {
+        let live = self.live_origins();
+        let mut origins = self.counting.store.origins().map(|(origin, _)| origin);
+        origins.any(|origin| {
+            origin != self.config.me && !live.contains(&origin) && !self.counting.is_gone(origin)
+        })
+    }
+
+    /// Whether the others may already take this node for gone.
+    pub(super) fn is_isolated(&self, now: Duration) -> bool {
+        let last = self.flush.heartbeat_at.unwrap_or_default();
+        !self.split.is_whole() && now.saturating_sub(last) >= STALE
+    }
+}
+
+// === impl StoreReply ===
+
+impl StoreReply {
+    fn is_ok(&self) -> bool {
+        match self {
+            Self::Heartbeat(result) | Self::ReleaseTerm(result) => result.is_ok(),
+            Self::FlushCells { result, .. } => result.is_ok(),
+            Self::Heartbeats(result) => result.is_ok(),
+            Self::LoadCells(result) => result.is_ok(),
+            Self::TakeTerm { result, .. } => result.is_ok(),
+            Self::SaveOutcome { result, .. } => result.is_ok(),
+            Self::LoadOutcomes(result) => result.is_ok(),
+            Self::EntitiesSince { result, .. } => result.is_ok(),
+            Self::SealWindows { result, .. } => result.is_ok(),
+            // Of the node's own disk.
+            Self::KeptCells(_) => false,
+        }
+    }
+}

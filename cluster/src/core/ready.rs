@@ -1,0 +1,114 @@
+//! When this node may serve.
+//!
+//! Promise: a node that has not merged what others counted serves nothing, so that a restart hands
+//! out no fresh budget; one that can learn it from nobody serves after 10 s and says so.
+
+use std::time::Duration;
+
+use super::{Core, Now};
+
+/// How long a node waits for a store and peers that do not answer.
+const AT_MOST: Duration = Duration::from_secs(10);
+
+/// What this node has learnt since its start.
+#[derive(Debug)]
+pub(super) struct Ready {
+    began: Duration,
+    /// The stored cells.
+    pub(super) loaded: bool,
+    /// The store failed to give them.
+    pub(super) store_away: bool,
+    /// A peer's cells.
+    pub(super) merged: bool,
+    pub(super) caught_up: bool,
+    /// It was said who the seeds are: their names were looked up.
+    pub(super) seeds_known: bool,
+}
+
+impl Ready {
+    pub(super) fn new(now: Duration) -> Self {
+        Self {
+            began: now,
+            loaded: false,
+            store_away: false,
+            merged: false,
+            caught_up: false,
+            seeds_known: false,
+        }
+    }
+
+    /// Neither the store nor a peer has told what was counted before.
+    pub(super) fn knows_nothing(&self) -> bool {
+        !self.loaded && !self.merged
+    }
+
+    /// Whether this node may serve; `alone`: nobody is there to ask.
+    fn may_serve(&self, alone: bool, now: Duration) -> bool {
+        let waited = now.saturating_sub(self.began) >= AT_MOST;
+        match (self.loaded, self.merged) {
+            (true, true) => true,
+            (true, false) => alone || waited,
+            (false, true) => self.store_away || waited,
+            (false, false) => waited,
+        }
+    }
+}
+
+impl Core {
+    pub(super) fn watch_ready(&mut self, now: Now) {
+        if self.ready.caught_up {
+            return;
+        }
+        let alone = match self.config.seeds_expected {
+            true => {
+                let settled = self.ready.seeds_known && self.membership.seeds_settled();
+                settled && self.live_peers().next().is_none()
+            }
+            false => self.live_peers().next().is_none(),
+        };
+        if self.ready.may_serve(alone, now.mono) {
+            self.ready.caught_up = true;
+            self.clock.settle();
+            // From now on it may lead.
+            self.members_changed = true;
+            tracing::info!(
+                loaded = self.ready.loaded,
+                merged = self.ready.merged,
+                "this node has caught up and may serve"
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn when_a_node_may_serve() {
+        let early = Duration::from_secs(4);
+        let late = Duration::from_secs(10);
+        // (loaded, store away, merged, alone, when, may it serve)
+        let cases = [
+            (true, false, true, false, early, true),
+            (true, false, false, true, early, true),
+            (true, false, false, false, early, false),
+            (true, false, false, false, late, true),
+            (false, false, true, false, early, false),
+            (false, true, true, false, early, true),
+            (false, true, false, true, early, false),
+            (false, true, false, true, late, true),
+            (false, false, false, false, early, false),
+        ];
+        for (loaded, store_away, merged, alone, when, expected) in cases {
+            let ready = Ready {
+                loaded,
+                store_away,
+                merged,
+                ..Ready::new(Duration::ZERO)
+            };
+            let case = (loaded, store_away, merged, alone, when);
+            assert_eq!(ready.may_serve(alone, when), expected, "{case:?}");
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! Members that say what is not so.
+
+use super::*;
+
+impl Bench {
+    fn frame_of(&mut self, link: u64, node: u128, frame: Frame) -> Vec<Effect> {
+        let node = NodeKey(node);
+        self.tell(Input::Frame { link, node, frame })
+    }
+
+    /// Makes what is counted here `used`.
+    fn count(&self, used: u64) {
+        let WireCell {
+            epoch, expires_at, ..
+        } = self.cell(0, used, 0);
+        self.table.raise(&[policy::Cell {
+            counter: COUNTER.to_owned(),
+            epoch,
+            amount: used,
+            expires_at,
+        }]);
+    }
+}
+
+fn cells_of(effects: &[Effect], of: Origin) -> usize {
+    let batches = frames(effects).into_iter().filter_map(|frame| match frame {
+        Frame::Cells(batch) if batch.origin == of => Some(batch.cells.len()),
+        _ => None,
+    });
+    batches.sum()
+}
+
+#[test]
+fn nobody_is_believed_about_a_member_that_speaks_for_itself() {
+    let mut bench = Bench::serving();
+    let honest = origin(2, 20);
+    bench.link(5, honest);
+    bench.link(6, origin(3, 30));
+    let forged = bench.cells(honest, u64::MAX, vec![bench.cell(u64::MAX, 1_000, 1_000)]);
+    bench.frame_of(6, 3, forged);
+    assert_eq!(bench.total(), 0);
+    // Nor does it keep the true ones away.
+    let cells = bench.cells(honest, 3, vec![bench.cell(3, 7, 0)]);
+    bench.frame(5, cells);
+    assert_eq!(bench.total(), 7);
+    let acks = bench.pass(20);
+    assert!(frames(&acks).contains(&&Frame::Ack(vec![(honest, 3)])));
+    // Once it is gone others may tell what it said last.
+    bench.tell(Input::LinkDown {
+        link: 5,
+        node: NodeKey(2),
+    });
+    let last = bench.cells(honest, 4, vec![bench.cell(4, 8, 0)]);
+    bench.frame_of(6, 3, last);
+    assert_eq!(bench.total(), 8);
+}
+
+#[test]
+fn a_peer_that_claims_to_have_more_than_there_is_is_told_all_the_same() {
+    let mut bench = Bench::serving();
+    let me = origin(1, 10);
+    bench.link(5, origin(2, 20));
+    bench.count(1);
+    bench.pass(200);
+    let claimed = Frame::Digest(vec![(me, u64::MAX)]);
+    bench.frame(5, claimed);
+    assert_eq!(cells_of(&bench.pass(200), me), 1);
+    bench.frame(5, Frame::Ack(vec![(me, u64::MAX)]));
+    bench.count(2);
+    assert_eq!(cells_of(&bench.pass(200), me), 1);
+}
+
+#[test]
+fn a_node_that_has_the_key_of_another_one_but_not_its_name_gets_no_link() {
+    let mut bench = Bench::serving();
+    bench.link(5, origin(2, 20));
+    let mut hello = bench.core.hello();
+    hello.origin = origin(2, 21);
+    hello.name = "node-3".to_owned();
+    let refused = bench.tell(Input::LinkUp { link: 6, hello });
+    assert!(matches!(refused[..], [Effect::CloseLink { link: 6 }]));
+    let ping = Frame::Ping {
+        number: 1,
+        sent: Duration::ZERO,
+    };
+    assert_eq!(frames(&bench.frame(5, ping)).len(), 1);
+}
+
+#[test]
+fn a_cell_stays_no_longer_than_its_window() {
+    let mut bench = Bench::serving();
+    bench.link(5, origin(2, 20));
+    let cell = WireCell {
+        expires_at: Timestamp::NEVER,
+        ..bench.cell(1, 5, 0)
+    };
+    let batch = bench.cells(origin(2, 20), 1, vec![cell]);
+    bench.frame(5, batch);
+    assert_eq!(bench.core.view(bench.now()).figures.cells, 1);
+    bench.pass(120_000);
+    assert_eq!(bench.core.view(bench.now()).figures.cells, 0);
+}
+
+#[test]
+fn an_outcome_of_the_far_future_stops_no_task() {
+    let mut bench = Bench::serving();
+    bench.link(5, origin(2, 20));
+    bench.frame(5, Frame::Outcome(outcome(3, u64::MAX)));
+    bench.tell(Input::LinkDown {
+        link: 5,
+        node: NodeKey(2),
+    });
+    bench.pass(10_000);
+    bench.tell(term(Ok(Some(5))));
+    assert_eq!(duties(&bench.pass(1_000)), [5]);
+}
+
+#[test]
+fn outcomes_of_invented_tasks_take_a_bounded_place() {
+    let mut bench = Bench::serving();
+    bench.link(5, origin(2, 20));
+    let told = (0..2_000).map(|number| Outcome {
+        task: format!("invented-{number}"),
+        ..outcome(1, 1)
+    });
+    let taken = told
+        .filter(|told| !incoming(&bench.frame(5, Frame::Outcome(told.clone()))).is_empty())
+        .count();
+    assert!(taken < 1_000, "{taken}");
+}
+
+#[test]
+fn a_peer_that_asks_and_asks_has_one_question_at_the_store() {
+    let mut bench = Bench::serving();
+    bench.link(5, origin(2, 20));
+    let asked = |effects: &[Effect]| {
+        let asked = effects
+            .iter()
+            .filter(|effect| matches!(effect, Effect::Store(StoreRequest::EntitiesSince { .. })));
+        asked.count()
+    };
+    let wanted = || Frame::EntitiesWanted { after: u64::MAX };
+    assert_eq!(asked(&bench.frame(5, wanted())), 1);
+    assert_eq!(asked(&bench.frame(5, wanted())), 0);
+    bench.tell(Input::Store(StoreReply::EntitiesSince {
+        after: u64::MAX,
+        for_node: NodeKey(2),
+        result: Err(()),
+    }));
+    assert_eq!(asked(&bench.frame(5, wanted())), 1);
+}
+
+#[test]
+fn revocations_that_never_come_into_force_take_a_bounded_place() {
+    let mut bench = Bench::serving();
+    bench.link(5, origin(2, 20));
+    for number in 0..5_000_u128 {
+        let revocations = vec![Revocation {
+            hash: "never".to_owned(),
+            change: change(),
+        }];
+        let id = MessageId(number);
+        bench.frame(5, Frame::Revocations { id, revocations });
+    }
+    let applied = bench.order(Command::RevocationApplied {
+        hash: "never".to_owned(),
+    });
+    let answers = frames(&applied);
+    assert!(answers.len() < 5_000, "{}", answers.len());
+    assert!(answers.contains(&&Frame::Received(MessageId(4_999))));
+}

@@ -1,0 +1,93 @@
+//! Sealing in SQLite: cells of calendar periods that have passed move to the sealed ones.
+
+use policy::Timestamp;
+use rusqlite::{Transaction, params};
+
+use super::fleet::now;
+use super::{bytes, signed, unsigned};
+use crate::store::fleet::is_sealed;
+use crate::store::{CLUSTER_SCOPE, SEAL_TASK, Sealed, Sealing};
+
+const IS_HELD: &str = concat!(
+    "SELECT count(*) FROM leader_term WHERE scope = ?1 AND task = ?2 AND node = ?3 AND boot = ?4
+        AND term = ?5 AND lease_until_ms > ",
+    now!()
+);
+
+const SELECT_ENDED: &str = "
+    SELECT DISTINCT counter, epoch FROM counter_cells WHERE expires_at_ms <= ?1 AND amount > 0
+    ORDER BY counter, epoch";
+
+const TAKE_CELLS: &str = "
+    DELETE FROM counter_cells WHERE counter = ?1 AND epoch = ?2 AND expires_at_ms <= ?3
+    RETURNING amount, expires_at_ms";
+
+const SEAL: &str = "
+    INSERT OR IGNORE INTO usage_sealed (counter, epoch, amount, ended_ms, term)
+    VALUES (?1, ?2, ?3, ?4, ?5)";
+
+const ADD_LATE: &str =
+    "INSERT INTO usage_late (counter, epoch, amount, term) VALUES (?1, ?2, ?3, ?4)";
+
+const SELECT_OLD: &str = "
+    SELECT counter, epoch, boot, amount FROM counter_cells WHERE expires_at_ms <= ?1";
+
+const DELETE_CELL: &str =
+    "DELETE FROM counter_cells WHERE counter = ?1 AND epoch = ?2 AND boot = ?3";
+
+pub(super) fn seal(transaction: &Transaction<'_>, sealing: Sealing) -> rusqlite::Result<Sealed> {
+    let (node, boot) = (bytes(sealing.me.node), signed(sealing.me.boot));
+    let term = signed(sealing.term);
+    let held = params![CLUSTER_SCOPE, SEAL_TASK, node, boot, term];
+    let mut done = Sealed::default();
+    if transaction.query_row(IS_HELD, held, |row| row.get::<_, i64>(0))? == 0 {
+        done.stale = true;
+        return Ok(done);
+    }
+    let before = signed(sealing.before.0);
+    let mut windows = transaction
+        .prepare_cached(SELECT_ENDED)?
+        .query_map([before], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect::<rusqlite::Result<Vec<(String, i64)>>>()?;
+    windows.retain(|(counter, _)| is_sealed(counter));
+    done.more = windows.len() > sealing.most as usize;
+    windows.truncate(sealing.most as usize);
+    for (counter, epoch) in windows {
+        let (mut amount, mut ended) = (0_u64, 0);
+        let mut taken = transaction.prepare_cached(TAKE_CELLS)?;
+        let mut rows = taken.query(params![counter, epoch, before])?;
+        while let Some(row) = rows.next()? {
+            amount = amount.saturating_add(unsigned(row.get(0)?));
+            ended = ended.max(row.get(1)?);
+        }
+        let amount = signed(amount);
+        let row = params![counter, epoch, amount, ended, term];
+        if transaction.prepare_cached(SEAL)?.execute(row)? == 1 {
+            done.windows += 1;
+        } else {
+            let row = params![counter, epoch, amount, term];
+            transaction.prepare_cached(ADD_LATE)?.execute(row)?;
+            done.late += 1;
+        }
+    }
+    Ok(done)
+}
+
+/// Removes cells that no longer matter, except those that are to be sealed.
+pub(super) fn expire_rest(transaction: &Transaction<'_>, now: Timestamp) -> rusqlite::Result<u64> {
+    let read = |row: &rusqlite::Row<'_>| {
+        Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get::<_, i64>(3)?))
+    };
+    let old = transaction
+        .prepare_cached(SELECT_OLD)?
+        .query_map([signed(now.0)], read)?
+        .collect::<rusqlite::Result<Vec<(String, i64, i64, i64)>>>()?;
+    let mut delete = transaction.prepare_cached(DELETE_CELL)?;
+    let mut removed = 0;
+    for (counter, epoch, boot, amount) in old {
+        if amount == 0 || !is_sealed(&counter) {
+            removed += delete.execute(params![counter, epoch, boot])?;
+        }
+    }
+    Ok(removed as u64)
+}
