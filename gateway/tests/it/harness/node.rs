@@ -25,6 +25,16 @@ pub struct Node {
     pub admin: SocketAddr,
     pub process: Process,
     folder: TempDir,
+    place: Place,
+}
+
+/// What a process is started in, besides its folder.
+#[derive(Clone, Debug, Default)]
+pub struct Place {
+    /// The network namespace; `None`: that of the tests.
+    pub network: Option<String>,
+    /// How far its wall clock is ahead, in milliseconds.
+    pub clock_ahead_ms: i64,
 }
 
 impl Node {
@@ -38,32 +48,42 @@ impl Node {
 
     /// Starts without waiting.
     pub fn launch(conf: &Conf) -> Self {
+        Self::launch_at(conf, ports::free(), ports::free(), Place::default())
+    }
+
+    /// Starts on these addresses, in that place, without waiting.
+    pub fn launch_at(conf: &Conf, data: SocketAddr, admin: SocketAddr, place: Place) -> Self {
         let folder = tempfile::tempdir().expect("a folder for the node");
-        let (data, admin) = (ports::free(), ports::free());
         fs::write(
             folder.path().join("tyr.yaml"),
             conf.render(data, admin, folder.path()),
         )
         .expect("the configuration is written");
-        let process = serve(folder.path(), &[]);
+        let process = serve_into(folder.path(), &place, &[], "tyr.log");
         Self {
             data,
             admin,
             process,
             folder,
+            place,
         }
     }
 
     /// Starts the process again on the same folder, after it ended.
     #[track_caller]
     pub fn start_again(&mut self) {
-        self.process = serve(self.folder.path(), &[]);
+        self.launch_again();
         self.await_ready();
+    }
+
+    /// The same as `start_again`, without waiting.
+    pub fn launch_again(&mut self) {
+        self.process = serve_into(self.folder.path(), &self.place, &[], "tyr.log");
     }
 
     /// Starts a second process on the same folder with more arguments.
     pub fn successor(&self, arguments: &[&str]) -> Process {
-        serve_into(self.folder.path(), arguments, "successor.log")
+        serve_into(self.folder.path(), &self.place, arguments, "successor.log")
     }
 
     /// Its folder, with `tyr.yaml` and `tyr.db`.
@@ -217,17 +237,24 @@ pub fn number(value: &Value) -> f64 {
         .unwrap_or_else(|| panic!("{value} is a number"))
 }
 
-fn serve(folder: &Path, arguments: &[&str]) -> Process {
-    serve_into(folder, arguments, "tyr.log")
-}
-
-fn serve_into(folder: &Path, arguments: &[&str], log: &str) -> Process {
-    let mut command = Command::new(tyr_binary());
+fn serve_into(folder: &Path, place: &Place, arguments: &[&str], log: &str) -> Process {
+    let mut command = match &place.network {
+        None => Command::new(tyr_binary()),
+        // It becomes the program, so its id is the node's.
+        Some(network) => {
+            let mut command = Command::new("ip");
+            command.args(["netns", "exec", network]).arg(tyr_binary());
+            command
+        }
+    };
     command
         .arg("serve")
         .arg("--conf")
         .arg(folder.join("tyr.yaml"))
         .args(arguments);
     command.current_dir(folder);
+    if place.clock_ahead_ms != 0 {
+        command.env("TYR_CLOCK_OFFSET_MS", place.clock_ahead_ms.to_string());
+    }
     Process::start("tyr", &mut command, &folder.join(log))
 }
