@@ -5,13 +5,16 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := list
 
-.PHONY: list run test check lint doc fmt deny bench k6 soak setup
+.PHONY: list run cluster test check lint doc fmt deny bench k6 soak setup
 
 list: ## lists the targets
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
 run: ## builds a quick binary, starts tyr beside mock-llm without any API key, prints what to try
 	@exec scripts/run
+
+cluster: ## starts Postgres, three nodes on 127.0.0.1 to 127.0.0.3 and mock-llm; prints how to see one limit shared by them
+	@exec scripts/cluster
 
 test: ## installs what is missing and runs every test, the socket tests against the release binaries
 	@exec scripts/test

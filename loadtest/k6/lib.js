@@ -4,7 +4,8 @@ import { check } from 'k6';
 import { Rate } from 'k6/metrics';
 
 export const settings = {
-  base: __ENV.BASE_URL || 'http://127.0.0.1:8080',
+  // One node, or several with commas between them, which are asked in turn.
+  bases: (__ENV.BASE_URL || 'http://127.0.0.1:8080').split(','),
   key: __ENV.API_KEY || '',
   model: __ENV.MODEL || 'gpt-4o-mini',
   seconds: Number(__ENV.SECONDS || 10),
@@ -34,7 +35,8 @@ export function chat(text, stream) {
     headers.Authorization = `Bearer ${settings.key}`;
   }
   const body = { model: settings.model, stream, messages: [{ role: 'user', content: text }] };
-  return http.post(`${settings.base}/v1/chat/completions`, JSON.stringify(body), { headers, timeout: '30s' });
+  const base = settings.bases[(__VU + __ITER) % settings.bases.length];
+  return http.post(`${base}/v1/chat/completions`, JSON.stringify(body), { headers, timeout: '30s' });
 }
 
 /**
