@@ -11,7 +11,8 @@ use crate::harness::fleet::{Plan, chat, members};
 use crate::harness::wait::within;
 use crate::harness::{Fleet, eventually};
 
-/// A balancer with clients: each request goes to the next node that takes the connection. What was
+/// A balancer with clients: each request goes to the next node that is ready and takes
+/// the connection. What was
 /// begun is never tried again.
 struct Balanced {
     stop: Arc<AtomicBool>,
@@ -21,7 +22,7 @@ struct Balanced {
 }
 
 impl Balanced {
-    fn start(to: Vec<SocketAddr>, clients: usize, ask: &Ask) -> Self {
+    fn start(to: Vec<[SocketAddr; 2]>, clients: usize, ask: &Ask) -> Self {
         let (stop, good, refused): (Arc<AtomicBool>, Arc<AtomicU64>, Arc<AtomicU64>) =
             Default::default();
         let threads = (0..clients).map(|client| {
@@ -34,8 +35,7 @@ impl Balanced {
                 while !stop.load(Ordering::SeqCst) {
                     within(Duration::from_millis(10), || None::<()>);
                     turn += 1;
-                    let open = (0..to.len())
-                        .find_map(|next| Connection::try_open(to[(turn + next) % to.len()]).ok());
+                    let open = (0..to.len()).find_map(|next| open(to[(turn + next) % to.len()]));
                     let answer = open.and_then(|mut open| open.try_exchange(&ask));
                     match answer.map(|answer| (answer.status(), answer.text())) {
                         Some((200, _)) => good.fetch_add(1, Ordering::SeqCst),
@@ -73,6 +73,14 @@ impl Balanced {
     }
 }
 
+/// A connection to a node that wants traffic; it says so a second before it takes none.
+fn open([data, admin]: [SocketAddr; 2]) -> Option<Connection> {
+    let ready = Connection::try_open(admin).ok()?;
+    let answer = { ready }.try_exchange(&Ask::get("/readyz"))?;
+    (answer.status() == 200).then_some(())?;
+    Connection::try_open(data).ok()
+}
+
 /// Ends each node and starts it again, one after the other.
 fn roll(fleet: &mut Fleet) {
     for index in 0..fleet.nodes.len() {
@@ -96,7 +104,11 @@ fn a_rolling_restart_hands_out_no_fresh_budget_and_fails_no_request() {
         3,
         Plan::limited("rate_limits: [{requests: 300, every: 1d}]"),
     );
-    let to = fleet.nodes.iter().map(|node| node.data).collect();
+    let to = fleet
+        .nodes
+        .iter()
+        .map(|node| [node.data, node.admin])
+        .collect();
     let clients = Balanced::start(to, 4, &chat(2));
     roll(&mut fleet);
     let (good, refused, faults) = clients.stop();
@@ -111,9 +123,14 @@ fn a_rolling_restart_hands_out_no_fresh_budget_and_fails_no_request() {
         .unwrap_or(0);
     assert!((299..=300 + told.min(3)).contains(&good), "{good} of 300");
     for node in &fleet.nodes {
-        eventually("all nodes know", || {
+        let known = within(Duration::from_secs(60), || {
             (used(node, "requests") == good).then_some(())
         });
+        assert!(
+            known.is_some(),
+            "{good} answers, counted {}",
+            used(node, "requests")
+        );
     }
 }
 
@@ -129,8 +146,14 @@ fn nodes_of_an_older_protocol_are_replaced_one_by_one() {
             .filter_map(|member| member["protocol"].as_u64())
             .collect()
     };
-    assert_eq!(protocols(&fleet), [1, 1, 1]);
-    let to = fleet.nodes.iter().map(|node| node.data).collect();
+    eventually("all speak the older one", || {
+        (protocols(&fleet) == [1, 1, 1]).then_some(())
+    });
+    let to = fleet
+        .nodes
+        .iter()
+        .map(|node| [node.data, node.admin])
+        .collect();
     let clients = Balanced::start(to, 4, &chat(2));
     fleet.plan.cluster.clear();
     for index in 0..3 {
@@ -139,12 +162,19 @@ fn nodes_of_an_older_protocol_are_replaced_one_by_one() {
     roll(&mut fleet);
     let (good, _, faults) = clients.stop();
     assert!(faults.is_empty(), "{faults:?}");
-    eventually("all speak the newest", || {
-        (protocols(&fleet) == [2, 2, 2]).then_some(())
+    // What an ended process told nobody comes from the store, seconds later.
+    let settled = within(Duration::from_secs(60), || {
+        let same = |node| used(node, "requests") == good;
+        (protocols(&fleet) == [2, 2, 2] && fleet.nodes.iter().all(same)).then_some(())
     });
-    for node in &fleet.nodes {
-        eventually("no count is lost", || {
-            (used(node, "requests") == good).then_some(())
-        });
-    }
+    let seen: Vec<u64> = fleet
+        .nodes
+        .iter()
+        .map(|node| used(node, "requests"))
+        .collect();
+    let told = protocols(&fleet);
+    assert!(
+        settled.is_some(),
+        "{good} answers, counted {seen:?}, protocols {told:?}"
+    );
 }
