@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::StoreReply;
 use crate::data_dir::NodeKey;
 use crate::entity::{Change, Entity};
 use crate::message::{Frame, Outcome, WireCell};
@@ -125,4 +126,43 @@ pub(crate) enum StoreRequest {
     SealWindows {
         term: u64,
     },
+}
+
+// === impl StoreRequest ===
+
+impl StoreRequest {
+    /// The answer when it was not tried, or when nobody knows whether it was done.
+    pub(crate) fn failed(self) -> StoreReply {
+        match self {
+            Self::Heartbeat => StoreReply::Heartbeat(Err(())),
+            Self::Heartbeats => StoreReply::Heartbeats(Err(())),
+            Self::LoadCells => StoreReply::LoadCells(Err(())),
+            Self::FlushCells(cells) => StoreReply::FlushCells {
+                cells,
+                result: Err(()),
+            },
+            Self::TakeTerm { scope, task } => StoreReply::TakeTerm {
+                scope,
+                task,
+                result: Err(()),
+            },
+            Self::ReleaseTerm { .. } => StoreReply::ReleaseTerm(Err(())),
+            Self::SaveOutcome(outcome) => StoreReply::SaveOutcome {
+                task: outcome.task,
+                scope: outcome.scope,
+                term: outcome.term,
+                result: Err(()),
+            },
+            Self::LoadOutcomes => StoreReply::LoadOutcomes(Err(())),
+            Self::EntitiesSince { after, for_node } => StoreReply::EntitiesSince {
+                after,
+                for_node,
+                result: Err(()),
+            },
+            Self::SealWindows { term } => StoreReply::SealWindows {
+                term,
+                result: Err(()),
+            },
+        }
+    }
 }

@@ -134,41 +134,6 @@ impl Database {
         }
     }
 
-    /// The reply to a request of which nobody knows whether it was done.
-    pub(super) fn lost(request: StoreRequest) -> StoreReply {
-        match request {
-            StoreRequest::Heartbeat => StoreReply::Heartbeat(Err(())),
-            StoreRequest::Heartbeats => StoreReply::Heartbeats(Err(())),
-            StoreRequest::LoadCells => StoreReply::LoadCells(Err(())),
-            StoreRequest::FlushCells(cells) => StoreReply::FlushCells {
-                cells,
-                result: Err(()),
-            },
-            StoreRequest::TakeTerm { scope, task } => StoreReply::TakeTerm {
-                scope,
-                task,
-                result: Err(()),
-            },
-            StoreRequest::ReleaseTerm { .. } => StoreReply::ReleaseTerm(Err(())),
-            StoreRequest::SaveOutcome(outcome) => StoreReply::SaveOutcome {
-                task: outcome.task,
-                scope: outcome.scope,
-                term: outcome.term,
-                result: Err(()),
-            },
-            StoreRequest::LoadOutcomes => StoreReply::LoadOutcomes(Err(())),
-            StoreRequest::EntitiesSince { after, for_node } => StoreReply::EntitiesSince {
-                after,
-                for_node,
-                result: Err(()),
-            },
-            StoreRequest::SealWindows { term } => StoreReply::SealWindows {
-                term,
-                result: Err(()),
-            },
-        }
-    }
-
     /// What an origin is known to have used in one epoch of a counter.
     pub(super) fn used(&self, origin: Origin, counter: &Arc<str>, epoch: i64) -> u64 {
         let key = (origin, Arc::clone(counter), epoch);

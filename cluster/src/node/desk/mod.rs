@@ -106,7 +106,7 @@ impl StoreDesk {
         match self.requests.try_send(request) {
             Ok(()) => Ok(()),
             Err(TrySendError::Full(request) | TrySendError::Disconnected(request)) => {
-                Err(Box::new(refusal(request)))
+                Err(Box::new(request.failed()))
             }
         }
     }
@@ -296,41 +296,6 @@ fn wire(cells: Vec<(Origin, Cell)>) -> Vec<(Origin, WireCell)> {
         .into_iter()
         .map(|(origin, cell)| (origin, wire(cell)))
         .collect()
-}
-
-/// The answer to a request that was not even tried.
-fn refusal(request: StoreRequest) -> StoreReply {
-    match request {
-        StoreRequest::Heartbeat => StoreReply::Heartbeat(Err(())),
-        StoreRequest::Heartbeats => StoreReply::Heartbeats(Err(())),
-        StoreRequest::LoadCells => StoreReply::LoadCells(Err(())),
-        StoreRequest::FlushCells(cells) => StoreReply::FlushCells {
-            cells,
-            result: Err(()),
-        },
-        StoreRequest::TakeTerm { scope, task } => StoreReply::TakeTerm {
-            scope,
-            task,
-            result: Err(()),
-        },
-        StoreRequest::ReleaseTerm { .. } => StoreReply::ReleaseTerm(Err(())),
-        StoreRequest::SaveOutcome(outcome) => StoreReply::SaveOutcome {
-            task: outcome.task,
-            scope: outcome.scope,
-            term: outcome.term,
-            result: Err(()),
-        },
-        StoreRequest::LoadOutcomes => StoreReply::LoadOutcomes(Err(())),
-        StoreRequest::EntitiesSince { after, for_node } => StoreReply::EntitiesSince {
-            after,
-            for_node,
-            result: Err(()),
-        },
-        StoreRequest::SealWindows { term } => StoreReply::SealWindows {
-            term,
-            result: Err(()),
-        },
-    }
 }
 
 #[cfg(test)]

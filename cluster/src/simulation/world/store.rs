@@ -3,7 +3,6 @@
 
 use std::time::Duration;
 
-use super::super::database::Database;
 use super::super::links::Life;
 use super::super::scenario::{Health, Sabotage};
 use super::{Event, World};
@@ -85,14 +84,14 @@ impl World {
             .chance
             .time(Duration::from_micros(500), Duration::from_millis(5));
         let (reply, after) = match self.health {
-            Health::Down => (Database::lost(request), PATIENCE),
+            Health::Down => (request.failed(), PATIENCE),
             Health::LosesAnswers if self.chance.happens(0.5) => {
                 let _ = self.database.serve(&client, request.clone(), now);
-                (Database::lost(request), PATIENCE)
+                (request.failed(), PATIENCE)
             }
             Health::Slow(by) if by > PATIENCE => {
                 let _ = self.database.serve(&client, request.clone(), now);
-                (Database::lost(request), Duration::ZERO)
+                (request.failed(), Duration::ZERO)
             }
             _ => (self.database.serve(&client, request, now), back),
         };
