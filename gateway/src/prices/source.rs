@@ -13,12 +13,9 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Full, Limited};
-use policy::Dialect;
 
 use super::list::{ListError, RAW_MAX, name_of};
-use crate::upstream::{
-    ClientPool, Http2, Retries, SendError, Timeouts, Upstream, UpstreamConfig, UpstreamError,
-};
+use crate::upstream::{ClientPool, SendError, Timeouts, Upstream, UpstreamError};
 
 /// Longest fetch, and its first part.
 const FETCH_TIME: Duration = Duration::from_secs(60);
@@ -113,34 +110,13 @@ impl PriceSource {
         every: Duration,
         clients: &ClientPool,
     ) -> Result<Self, UpstreamError> {
-        let mut origin = uri.clone().into_parts();
-        origin.path_and_query = Some(http::uri::PathAndQuery::from_static("/"));
-        let base_url = Uri::from_parts(origin).map_err(|_| UpstreamError::BaseUrl {
-            url: uri.to_string(),
-            reason: "must begin with http:// or https:// and name a host",
-        })?;
-        let upstream = clients.upstream(UpstreamConfig {
-            name: "catalogue".into(),
-            dialect: Dialect::OpenAi,
-            base_url,
-            allow_private_addresses: allow_private,
-            credentials: Vec::new(),
-            timeouts: Timeouts {
-                connect: CONNECT_TIME,
-                first_byte: FETCH_TIME,
-                idle: FETCH_TIME,
-                total: FETCH_TIME,
-            },
-            retries: Retries {
-                max: 0,
-                backoff_min: CONNECT_TIME,
-                backoff_max: CONNECT_TIME,
-            },
-            usage_in_stream: false,
-            pass_client_credential: false,
-            ca_pem: None,
-            http2: Http2::Auto,
-        })?;
+        let timeouts = Timeouts {
+            connect: CONNECT_TIME,
+            first_byte: FETCH_TIME,
+            idle: FETCH_TIME,
+            total: FETCH_TIME,
+        };
+        let upstream = clients.documents("catalogue", uri, allow_private, timeouts)?;
         Ok(Self {
             every,
             name: name_of(&uri.to_string()),

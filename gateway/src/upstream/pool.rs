@@ -17,11 +17,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::Uri;
-use http::uri::{Authority, Scheme};
+use http::uri::{Authority, PathAndQuery, Scheme};
 use http_body_util::Full;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use policy::Dialect;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
@@ -30,7 +31,7 @@ use super::connector::{Bounded, TcpConnector};
 use super::egress::EgressRule;
 use super::error::UpstreamError;
 use super::lanes::Lanes;
-use super::{Http2, Upstream, UpstreamConfig};
+use super::{Http2, Retries, Timeouts, Upstream, UpstreamConfig};
 
 /// Providers and their load balancers commonly close idle connections at 60 s;
 /// ending ours earlier avoids sending into a closing one.
@@ -91,6 +92,45 @@ impl ClientPool {
         };
         drop(clients);
         Ok(Upstream::new(config, key, client))
+    }
+
+    /// The client behind an `http` or `https` address from which documents are
+    /// fetched, reached under the same rule as providers are. Opens no
+    /// connection.
+    ///
+    /// # Errors
+    /// Why the address cannot be used.
+    pub fn documents(
+        &self,
+        name: &str,
+        uri: &Uri,
+        allow_private_addresses: bool,
+        timeouts: Timeouts,
+    ) -> Result<Upstream, UpstreamError> {
+        let mut origin = uri.clone().into_parts();
+        origin.path_and_query = Some(PathAndQuery::from_static("/"));
+        let base_url = Uri::from_parts(origin).map_err(|_| UpstreamError::BaseUrl {
+            url: uri.to_string(),
+            reason: "must begin with http:// or https:// and name a host",
+        })?;
+        self.upstream(UpstreamConfig {
+            name: name.into(),
+            dialect: Dialect::OpenAi,
+            base_url,
+            allow_private_addresses,
+            credentials: Vec::new(),
+            timeouts,
+            // Whoever fetches asks again when it is due.
+            retries: Retries {
+                max: 0,
+                backoff_min: Duration::ZERO,
+                backoff_max: Duration::ZERO,
+            },
+            usage_in_stream: false,
+            pass_client_credential: false,
+            ca_pem: None,
+            http2: Http2::Auto,
+        })
     }
 
     /// Lets go of the clients that none of `live` uses. Requests in flight

@@ -13,12 +13,10 @@ use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use http::{Request, Uri, header};
 use http_body_util::{BodyExt, Full, Limited};
-use policy::{Dialect, Timestamp};
+use policy::Timestamp;
 
 use super::key_set::{KeySet, KeySetError};
-use crate::upstream::{
-    ClientPool, Http2, Retries, SendError, Timeouts, Upstream, UpstreamConfig, UpstreamError,
-};
+use crate::upstream::{ClientPool, SendError, Timeouts, Upstream, UpstreamError};
 
 /// Age at which a set is fetched again.
 const EVERY: Duration = Duration::from_secs(300);
@@ -97,34 +95,13 @@ impl Jwks {
         allow_private: bool,
         clients: &ClientPool,
     ) -> Result<Self, UpstreamError> {
-        let mut origin = uri.clone().into_parts();
-        origin.path_and_query = Some(http::uri::PathAndQuery::from_static("/"));
-        let base_url = Uri::from_parts(origin).map_err(|_| UpstreamError::BaseUrl {
-            url: uri.to_string(),
-            reason: "must begin with http:// or https:// and name a host",
-        })?;
-        let upstream = clients.upstream(UpstreamConfig {
-            name: "jwks".into(),
-            dialect: Dialect::OpenAi,
-            base_url,
-            allow_private_addresses: allow_private,
-            credentials: Vec::new(),
-            timeouts: Timeouts {
-                connect: CONNECT_TIME,
-                first_byte: FETCH_TIME,
-                idle: FETCH_TIME,
-                total: FETCH_TIME,
-            },
-            retries: Retries {
-                max: 0,
-                backoff_min: PAUSE,
-                backoff_max: PAUSE,
-            },
-            usage_in_stream: false,
-            pass_client_credential: false,
-            ca_pem: None,
-            http2: Http2::Auto,
-        })?;
+        let timeouts = Timeouts {
+            connect: CONNECT_TIME,
+            first_byte: FETCH_TIME,
+            idle: FETCH_TIME,
+            total: FETCH_TIME,
+        };
+        let upstream = clients.documents("jwks", uri, allow_private, timeouts)?;
         Ok(Jwks {
             source: Source::Web {
                 upstream: Box::new(upstream),
