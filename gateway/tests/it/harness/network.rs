@@ -28,6 +28,8 @@ impl Network {
             net: [10, high | 0x80, low],
             nodes,
         };
+        // A run that was killed leaves its own behind, and process ids come again.
+        network.remove();
         let bridge = network.bridge();
         let mut script = format!(
             "ip link add {bridge} type bridge\nip addr add {}/24 dev {bridge}\nip link set {bridge} up\n",
@@ -101,6 +103,15 @@ impl Network {
         self.nodes
     }
 
+    /// Takes all of it away; what is gone already is no trouble.
+    fn remove(&self) {
+        let names: String = (0..self.nodes)
+            .map(|node| format!("ip netns del {}\n", self.name(node)))
+            .collect();
+        let script = format!("{names}ip link del {}\n", self.bridge());
+        Command::new("sh").args(["-c", &script]).output().ok();
+    }
+
     fn bridge(&self) -> String {
         format!("{}br", self.tag)
     }
@@ -114,12 +125,7 @@ impl Network {
 
 impl Drop for Network {
     fn drop(&mut self) {
-        // What is gone already is no trouble.
-        let names: String = (0..self.nodes)
-            .map(|node| format!("ip netns del {}\n", self.name(node)))
-            .collect();
-        let script = format!("{names}ip link del {}\n", self.bridge());
-        Command::new("sh").args(["-c", &script]).output().ok();
+        self.remove();
     }
 }
 
