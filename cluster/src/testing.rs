@@ -286,6 +286,10 @@ impl FleetStore for FlakyStore {
         self.try_to(|inner| inner.release_term(scope, task, me, term))
     }
 
+    fn present_term(&self, scope: &str, task: &str) -> Result<Option<u64>, StoreError> {
+        self.try_to(|inner| inner.present_term(scope, task))
+    }
+
     fn save_outcome(&self, outcome: &Outcome) -> Result<bool, StoreError> {
         self.try_to(|inner| inner.save_outcome(outcome))
     }

@@ -165,7 +165,10 @@ pub struct Figures {
     pub cells_received: u64,
     /// Cells received that were known already.
     pub cells_stale: u64,
+    /// Cells refused because there are too many.
     pub cells_refused: u64,
+    /// Cells refused because their window begins more than a minute ahead: a clock is wrong.
+    pub cells_ahead: u64,
     pub batches_sent: u64,
     pub batches_received: u64,
     /// Batches after a gap.
@@ -177,6 +180,8 @@ pub struct Figures {
     pub outcomes_received: u64,
     /// Outcomes of a term that had passed.
     pub outcomes_stale: u64,
+    /// Outcomes that are not what their hash says, or of a term that was never given.
+    pub outcomes_refused: u64,
     pub links_up: u64,
     pub links_down: u64,
     pub leader_changes: u64,

@@ -52,6 +52,8 @@ pub(crate) enum Merged {
     Known,
     /// Its window has passed.
     Expired,
+    /// Its window begins too far in the future.
+    Ahead,
     /// There is no room.
     Refused,
 }
@@ -102,6 +104,12 @@ impl CellStore {
     /// Up to which version everything of an origin is here.
     pub(crate) fn seen(&self, origin: Origin) -> u64 {
         self.origins.get(&origin).map_or(0, OriginCells::seen)
+    }
+
+    /// What is here of others may lack something: all of it is to be asked for again.
+    pub(crate) fn doubt(&mut self, me: Origin) {
+        let others = self.origins.iter_mut().filter(|(origin, _)| **origin != me);
+        others.for_each(|(_, cells)| cells.doubt());
     }
 
     /// Everything up to `ver` is here.

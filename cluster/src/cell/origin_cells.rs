@@ -66,6 +66,11 @@ impl OriginCells {
         self.seen
     }
 
+    /// It is not known what is here.
+    pub(super) fn doubt(&mut self) {
+        self.seen = 0;
+    }
+
     pub(super) fn advance(&mut self, ver: u64) {
         self.seen = self.seen.max(ver);
     }

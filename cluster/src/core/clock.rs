@@ -1,7 +1,7 @@
 //! Cluster time: this node's wall clock and what is added to it, so that all nodes agree.
 //!
 //! The aim is the lower median of all live clocks, so one that is wrong follows the others. Once
-//! this node serves, the offset only creeps, and a step of the wall clock is taken out at once:
+//! this node counts, the offset only creeps, and a step of the wall clock is taken out at once:
 //! cluster time never goes back. It goes ahead at once
 //! only where it is far behind.
 
@@ -20,7 +20,7 @@ const CREEP_PARTS: i64 = 10;
 
 /// A node so far behind the others, as after its machine slept, does not creep: what it counted
 /// then has left the window everywhere else.
-const LEAP_US: i64 = 10_000_000;
+pub(super) const LEAP_MS: i64 = 10_000;
 
 /// The offset of this node's wall clock.
 #[derive(Debug)]
@@ -28,7 +28,7 @@ pub(super) struct ClockSync {
     offset_us: i64,
     target_ms: i64,
     last: Option<Now>,
-    /// Until this node serves, nothing depends on its time.
+    /// Until this node counts, nothing depends on its time.
     may_step: bool,
 }
 
@@ -59,7 +59,7 @@ impl ClockSync {
         Timestamp(u64::try_from(raw).unwrap_or(0))
     }
 
-    /// From now on this node serves.
+    /// From now on this node counts.
     pub(super) fn settle(&mut self) {
         self.may_step = false;
     }
@@ -94,15 +94,15 @@ impl ClockSync {
         self.target_ms = offsets[(offsets.len() - 1) / 2];
     }
 
-    /// Moves the offset, for the time that passed; tells whether it changed.
-    pub(super) fn creep(&mut self, passed: Duration) -> bool {
+    /// Moves the offset, for the time that passed; tells by how many milliseconds.
+    pub(super) fn creep(&mut self, passed: Duration) -> i64 {
         let before = self.offset_ms();
         let left = self
             .target_ms
             .saturating_mul(1_000)
             .saturating_sub(self.offset_us);
         let most = i64::try_from(passed.as_micros()).unwrap_or(i64::MAX) / CREEP_PARTS;
-        self.offset_us += match self.may_step || left >= LEAP_US {
+        self.offset_us += match self.may_step || left >= LEAP_MS * 1_000 {
             true => left,
             false => left.clamp(-most, most),
         };
@@ -112,7 +112,7 @@ impl ClockSync {
             let wall = signed(last.wall).saturating_add(moved);
             last.wall = Timestamp(u64::try_from(wall).unwrap_or(0));
         }
-        moved != 0
+        moved
     }
 }
 
@@ -131,7 +131,7 @@ mod tests {
     fn one_wrong_clock_follows_the_others() {
         let mut wrong = ClockSync::new();
         wrong.aim(vec![-5_000, -5_001]);
-        assert!(wrong.creep(Duration::from_millis(10)));
+        assert_eq!(wrong.creep(Duration::from_millis(10)), -5_000);
         assert_eq!(wrong.offset_ms(), -5_000);
         let mut right = ClockSync::new();
         right.aim(vec![5_000, 1]);

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use policy::{Counter, CounterId, CounterTable, Timestamp};
 
+use super::horizon::{ENDED_KEPT_MS, is_ahead, kept_until};
 use super::tracked::Tracked;
 use super::{Core, Effect, Now};
 use crate::cell::{Amounts, CellKey, CellState, CellStore, MOST_CELLS, Merged, Slot, Slots};
@@ -28,14 +29,6 @@ const STILL_SAYING: Duration = Duration::from_millis(1_500);
 
 /// Who was heard this recently over its own link speaks for itself.
 const SPEAKING: Duration = Duration::from_secs(2);
-
-/// How long a cell of requests in flight is kept when the last one has ended, in milliseconds: time
-/// does not end it, and who cannot be reached for longer goes on holding what is over.
-const ENDED_KEPT_MS: u64 = 24 * 3_600 * 1_000;
-
-/// How far beyond the window after the present one a cell may be, in milliseconds: the clock of its
-/// node is wrong, and it would count in every window until then.
-const AHEAD_MS: u64 = 3_600 * 1_000;
 
 /// Cells, and the counters they are of.
 #[derive(Debug)]
@@ -123,19 +116,16 @@ impl Counting {
             return Err(Merged::Expired);
         }
         let slot = self.slot(&cell.counter);
-        let tracked = self.counters.at(slot);
-        let counter = tracked.and_then(|tracked| tracked.counter.as_ref());
-        if counter.is_some_and(|counter| is_far_ahead(counter.id(), cell.epoch, now)) {
-            return Err(Merged::Expired);
+        let id = self.counters.at(slot).and_then(Tracked::counter_id);
+        if id.is_some_and(|id| is_ahead(id, cell.epoch, now)) {
+            return Err(Merged::Ahead);
         }
-        let latest = self.counters.at(slot).and_then(Tracked::counter_id);
-        let latest = latest.and_then(|id| id.expires_at(cell.epoch));
         let state = CellState {
             ver: cell.ver,
             used: cell.used,
             held: cell.held,
             // Nobody makes a cell stay for longer than its window.
-            expires_at: latest.unwrap_or(cell.expires_at).min(cell.expires_at),
+            expires_at: kept_until(id, cell.epoch, now).min(cell.expires_at),
         };
         let new = self
             .store
@@ -529,7 +519,7 @@ impl Core {
                 }
                 Ok(Some(_)) => {}
                 Ok(None) | Err(Merged::Expired) => self.figures.cells_stale += 1,
-                Err(_) => self.cell_refused(),
+                Err(refused) => self.cell_refused(refused),
             }
         }
         let seen = self.counting.store.seen(origin);
@@ -560,7 +550,7 @@ impl Core {
         let mut grown = BTreeSet::new();
         for (origin, cell) in cells.iter().filter(|(origin, _)| *origin != me) {
             match self.counting.merge(*origin, cell, now.wall) {
-                Err(Merged::Refused) => self.cell_refused(),
+                Err(refused @ (Merged::Refused | Merged::Ahead)) => self.cell_refused(refused),
                 Ok(Some(_)) if origin.node == me.node => drop(grown.insert(*origin)),
                 _ => {}
             }
@@ -573,7 +563,11 @@ impl Core {
         }
     }
 
-    fn cell_refused(&mut self) {
+    fn cell_refused(&mut self, why: Merged) {
+        if why == Merged::Ahead {
+            self.figures.cells_ahead += 1;
+            return;
+        }
         self.figures.cells_refused += 1;
         if !std::mem::replace(&mut self.counting.refused, true) {
             tracing::error!(
@@ -582,14 +576,6 @@ impl Core {
             );
         }
     }
-}
-
-/// Whether a cell is of a window that no clock near the right one can be in.
-fn is_far_ahead(id: &CounterId, epoch: i64, now: Timestamp) -> bool {
-    let end = |epoch| id.expires_at(epoch).map(|end| end.0);
-    let before = end(epoch.saturating_sub(1));
-    let present = end(id.epoch(now));
-    before > present.map(|end| end.saturating_add(AHEAD_MS))
 }
 
 fn counted(amounts: Amounts, holds: bool) -> u64 {

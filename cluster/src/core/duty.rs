@@ -3,12 +3,11 @@
 //! Promise: only who holds a task's term does it, and whatever comes of it carries the term; what
 //! comes of a smaller one than known is dropped. Being first by name only gives the right to ask.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::outcomes::{Kept, Outcomes};
 use super::{Core, Effect, Incoming, MemberState, Now, StoreRequest};
 use crate::config::{Task, TaskScope};
-use crate::data_dir::NodeKey;
 use crate::leader::{Candidate, leaders};
 use crate::message::{Frame, OUTCOME_BYTES, Outcome};
 
@@ -33,10 +32,6 @@ const AFTER_FAILURE: Duration = Duration::from_secs(60);
 /// Scope of tasks that are done once for all.
 const CLUSTER: &str = "cluster";
 
-/// Most outcomes that are kept, one for each task and scope, and the longest name of either.
-const MOST_OUTCOMES: usize = 256;
-const NAME_BYTES: usize = 128;
-
 /// Closing the books of past periods: this crate's own task.
 const SEAL: &str = "seal";
 const SEAL_EVERY: Duration = Duration::from_secs(60);
@@ -60,8 +55,7 @@ pub(super) struct Duty {
 #[derive(Debug)]
 pub(super) struct Duties {
     list: Vec<Duty>,
-    /// The newest outcome by task and scope.
-    outcomes: BTreeMap<(String, String), Outcome>,
+    pub(super) outcomes: Outcomes,
 }
 
 // === impl Duties ===
@@ -81,7 +75,7 @@ impl Duties {
             .collect();
         Self {
             list,
-            outcomes: BTreeMap::new(),
+            outcomes: Outcomes::default(),
         }
     }
 
@@ -101,35 +95,6 @@ impl Duties {
             ))
         })
     }
-
-    /// Keeps an outcome unless a newer one is known; tells whether it did.
-    fn keep(&mut self, outcome: &Outcome) -> Kept {
-        let key = (outcome.task.clone(), outcome.scope.clone());
-        match self.outcomes.get(&key) {
-            Some(known) if known.term > outcome.term => Kept::Stale,
-            Some(known) if (known.term, known.at) >= (outcome.term, outcome.at) => Kept::Known,
-            None if self.outcomes.len() >= MOST_OUTCOMES
-                || outcome.task.len() > NAME_BYTES
-                || outcome.scope.len() > NAME_BYTES =>
-            {
-                tracing::warn!(term = outcome.term, "an outcome of no task that is known");
-                Kept::Stale
-            }
-            _ => {
-                self.outcomes.insert(key, outcome.clone());
-                Kept::News
-            }
-        }
-    }
-}
-
-/// What became of an outcome.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kept {
-    News,
-    Known,
-    /// Of a term that has passed.
-    Stale,
 }
 
 // === impl Duty ===
@@ -257,6 +222,7 @@ impl Core {
             Ok(Some(term)) => {
                 duty.held = Some((term, asked + (LEASE - MARGIN)));
                 duty.store_away = None;
+                self.row_is(&(task.to_owned(), scope.to_owned()), term);
             }
             Ok(None) => {
                 duty.held = None;
@@ -278,7 +244,7 @@ impl Core {
             return;
         }
         let key = (duty.task.name.clone(), duty.scope.clone());
-        let known = self.duties.outcomes.get(&key);
+        let known = self.duties.outcomes.newest(&key.0, &key.1);
         // It may have been done shortly before by the leader before.
         let every = u64::try_from(duty.task.every.as_millis()).unwrap_or(u64::MAX);
         // One that is said to come of a later time than that came of a wrong clock.
@@ -346,7 +312,7 @@ impl Core {
             );
             return;
         }
-        if self.duties.keep(&outcome) == Kept::News {
+        if self.duties.outcomes.keep(&outcome) == Kept::News {
             self.send_all(&Frame::Outcome(outcome.clone()), None);
         }
         self.ask(StoreRequest::SaveOutcome(outcome));
@@ -374,25 +340,6 @@ impl Core {
         {
             tracing::warn!(task, term, "the term is another node's now");
             duty.held = None;
-        }
-    }
-
-    /// An outcome came from a peer, or from the store.
-    pub(super) fn outcome_came(&mut self, outcome: Outcome) {
-        self.figures.outcomes_received += 1;
-        match self.duties.keep(&outcome) {
-            Kept::News => self
-                .effects
-                .push(Effect::Incoming(Incoming::Outcome(outcome))),
-            Kept::Stale => self.figures.outcomes_stale += 1,
-            Kept::Known => {}
-        }
-    }
-
-    pub(super) fn send_outcomes(&mut self, node: NodeKey) {
-        let outcomes: Vec<Outcome> = self.duties.outcomes.values().cloned().collect();
-        for outcome in outcomes {
-            self.send(node, Frame::Outcome(outcome));
         }
     }
 

@@ -115,6 +115,11 @@ pub(crate) enum StoreRequest {
         task: String,
         term: u64,
     },
+    /// Which term of a task was given last.
+    ReadTerm {
+        scope: String,
+        task: String,
+    },
     SaveOutcome(Outcome),
     LoadOutcomes,
     /// Entities changed after a revision, for a peer that asked.
@@ -147,6 +152,11 @@ impl StoreRequest {
                 result: Err(()),
             },
             Self::ReleaseTerm { .. } => StoreReply::ReleaseTerm(Err(())),
+            Self::ReadTerm { scope, task } => StoreReply::ReadTerm {
+                scope,
+                task,
+                result: Err(()),
+            },
             Self::SaveOutcome(outcome) => StoreReply::SaveOutcome {
                 task: outcome.task,
                 scope: outcome.scope,

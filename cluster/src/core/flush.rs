@@ -51,6 +51,8 @@ pub(super) struct Flush {
     pub(super) heartbeat_at: Option<Duration>,
     next_load: Option<Duration>,
     asked_load: Option<Duration>,
+    /// The node's own copy, until cluster time is known.
+    pub(super) kept: Option<Vec<(Origin, WireCell)>>,
     /// Whether the last answer was one.
     pub(super) ok: bool,
 }
@@ -108,7 +110,8 @@ impl Core {
         let mono = now.mono;
         let waits =
             |asked: Option<Duration>| asked.is_some_and(|at| mono.saturating_sub(at) < UNANSWERED);
-        if self.flush.next_load.is_some_and(|at| mono >= at) && !waits(self.flush.asked_load) {
+        let may_load = self.ready.clock_known && !waits(self.flush.asked_load);
+        if may_load && self.flush.next_load.is_some_and(|at| mono >= at) {
             self.flush.asked_load = Some(mono);
             self.ask(StoreRequest::LoadCells);
         }
@@ -231,8 +234,12 @@ impl Core {
     }
 
     pub(super) fn store_answered(&mut self, reply: StoreReply, now: Now) {
-        if let StoreReply::KeptCells(cells) = &reply {
-            return self.stored_cells_came(cells, now);
+        if let StoreReply::KeptCells(cells) = reply {
+            match self.ready.clock_known {
+                true => self.stored_cells_came(&cells, now),
+                false => self.flush.kept = Some(cells),
+            }
+            return;
         }
         self.flush.ok = reply.is_ok();
         if let StoreReply::EntitiesSince { for_node, .. } = &reply {
@@ -258,11 +265,12 @@ impl Core {
                 term,
                 result,
             } => self.outcome_saved(&task, &scope, term, result),
-            StoreReply::LoadOutcomes(Ok(outcomes)) => {
-                for outcome in outcomes {
-                    self.outcome_came(outcome);
-                }
-            }
+            StoreReply::ReadTerm {
+                scope,
+                task,
+                result,
+            } => self.term_read(scope, task, result, now),
+            StoreReply::LoadOutcomes(Ok(outcomes)) => self.outcomes_loaded(outcomes),
             StoreReply::EntitiesSince {
                 after,
                 for_node,
@@ -280,6 +288,10 @@ impl Core {
     }
 
     fn cells_loaded(&mut self, result: Result<&[(Origin, WireCell)], &()>, now: Now) {
+        if result.is_ok() && !self.ready.clock_known {
+            // Of the process before this one; they are asked for once cluster time is known.
+            return;
+        }
         self.flush.asked_load = None;
         self.flush.next_load = None;
         match result {
@@ -330,7 +342,7 @@ impl StoreReply {
             Self::FlushCells { result, .. } => result.is_ok(),
             Self::Heartbeats(result) => result.is_ok(),
             Self::LoadCells(result) => result.is_ok(),
-            Self::TakeTerm { result, .. } => result.is_ok(),
+            Self::TakeTerm { result, .. } | Self::ReadTerm { result, .. } => result.is_ok(),
             Self::SaveOutcome { result, .. } => result.is_ok(),
             Self::LoadOutcomes(result) => result.is_ok(),
             Self::EntitiesSince { result, .. } => result.is_ok(),

@@ -83,7 +83,7 @@ impl Core {
             }
             Frame::Received(id) => self.received(node, id),
             Frame::Applied { revision } => self.applied_there(node, revision, now),
-            Frame::Outcome(outcome) => self.outcome_came(outcome),
+            Frame::Outcome(outcome) => self.outcome_told(node, outcome, now),
             Frame::Drain => self.members_changed = true,
             Frame::Configuration(mark) => {
                 if let Some(peer) = self.peers.get_mut(&node) {

@@ -140,6 +140,12 @@ pub(crate) enum StoreReply {
         result: Result<Option<u64>, ()>,
     },
     ReleaseTerm(Result<(), ()>),
+    /// The last term of a task that was given to anybody.
+    ReadTerm {
+        scope: String,
+        task: String,
+        result: Result<Option<u64>, ()>,
+    },
     /// Whether it was kept: not if its term had passed.
     SaveOutcome {
         task: String,

@@ -13,9 +13,11 @@ mod duty;
 mod effect;
 mod flush;
 mod frames;
+mod horizon;
 mod input;
 mod limits;
 mod news;
+mod outcomes;
 mod peer;
 mod peering;
 mod ready;
@@ -42,7 +44,7 @@ pub(crate) use self::effect::{Effect, StoreRequest};
 pub use self::input::Command;
 pub(crate) use self::input::{HeartbeatRow, Input, Now, StoreReply};
 
-use self::clock::ClockSync;
+use self::clock::{ClockSync, LEAP_MS};
 use self::counting::Counting;
 use self::duty::Duties;
 use self::flush::Flush;
@@ -241,7 +243,9 @@ impl Core {
         if self.left {
             return;
         }
-        self.clock.creep(passed);
+        if self.clock.creep(passed) >= LEAP_MS && self.ready.clock_known {
+            self.ask_for_all_again(now);
+        }
         if now.mono >= self.next_look {
             self.next_look = now.mono + LOOK;
             self.look(now);
@@ -252,12 +256,14 @@ impl Core {
 
     fn look(&mut self, now: Now) {
         self.watch_split(now);
+        self.watch_clock(now);
         self.watch_ready(now);
         let holds = self.lacking(CAP_HOLDS).is_empty();
         self.counting.set_holds(holds, self.config.me, now.wall);
         self.tend_links(now);
         self.ask_for_entities(now);
         self.tend_duties(now);
+        self.tend_outcomes(now);
         self.tend_store(now);
         self.forget_peers();
         self.follow_membership(now);

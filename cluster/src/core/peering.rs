@@ -123,7 +123,7 @@ impl Core {
         peer.ahead_since = None;
         peer.link = Some(Link::new(id, me, hello, protocol, now.mono));
         self.membership.link_up(origin, now.mono);
-        self.greet(node);
+        self.greet(node, now);
     }
 
     /// Whether the node is known by another name than its certificate has: then it is not that node.
@@ -137,9 +137,17 @@ impl Core {
     }
 
     /// What a new link carries first.
-    fn greet(&mut self, node: NodeKey) {
-        let digest = self.digest();
-        self.send(node, Frame::Digest(digest));
+    fn greet(&mut self, node: NodeKey, now: Now) {
+        if self.ready.clock_known {
+            let digest = self.digest();
+            self.send(node, Frame::Digest(digest));
+        } else if let Some(link) = self.link_mut(node) {
+            // What it counted is asked for when the clocks are compared.
+            link.pings += 1;
+            let number = link.pings;
+            let sent = now.mono;
+            self.send(node, Frame::Ping { number, sent });
+        }
         if let Some(revision) = self.news.applied {
             self.send(node, Frame::Applied { revision });
         }
@@ -231,14 +239,34 @@ impl Core {
         }
     }
 
+    fn linked(&self) -> Vec<NodeKey> {
+        let linked = self.peers.iter().filter(|(_, peer)| peer.link.is_some());
+        linked.map(|(node, _)| *node).collect()
+    }
+
+    /// Asks every linked node for what it knows.
+    pub(super) fn compare_with_all(&mut self) {
+        for node in self.linked() {
+            let digest = self.digest();
+            self.send(node, Frame::Digest(digest));
+        }
+    }
+
+    /// Cluster time leapt ahead: what came before was refused as too far ahead, or may be. Every link
+    /// begins anew.
+    pub(super) fn ask_for_all_again(&mut self, now: Now) {
+        self.counting.store.doubt(self.config.me);
+        for node in self.linked() {
+            if let Some(link) = self.link(node).map(|link| link.id) {
+                self.effects.push(Effect::CloseLink { link });
+                self.link_went_down(link, node, now);
+            }
+        }
+    }
+
     fn compare_with_one(&mut self) {
-        let linked: Vec<NodeKey> = self
-            .peers
-            .iter()
-            .filter(|(_, peer)| peer.link.is_some())
-            .map(|(node, _)| *node)
-            .collect();
-        if linked.is_empty() {
+        let linked = self.linked();
+        if linked.is_empty() || !self.ready.clock_known {
             return;
         }
         let node = linked[self.rng.random_range(0..linked.len())];

@@ -1,19 +1,29 @@
-//! When this node may serve.
+//! When this node may count, and when it may serve.
 //!
 //! Promise: a node that has not merged what others counted serves nothing, so that a restart hands
-//! out no fresh budget; one that can learn it from nobody serves after 10 s and says so.
+//! out no fresh budget; one that can learn it from nobody serves after 10 s and says so. Nothing is
+//! counted by a clock that was not compared with the others': it would move windows on too early.
 
 use std::time::Duration;
 
+use super::peer::Link;
 use super::{Core, Now};
 
 /// How long a node waits for a store and peers that do not answer.
 const AT_MOST: Duration = Duration::from_secs(10);
 
+/// How long it waits for the others' clocks, and for those that are slower than the first.
+const CLOCK_AT_MOST: Duration = Duration::from_secs(3);
+const CLOCK_MORE: Duration = Duration::from_secs(1);
+
 /// What this node has learnt since its start.
 #[derive(Debug)]
 pub(super) struct Ready {
     began: Duration,
+    /// When the first clock was measured.
+    measured: Option<Duration>,
+    /// Cluster time is as good as it gets: from now on this node counts.
+    pub(super) clock_known: bool,
     /// The stored cells.
     pub(super) loaded: bool,
     /// The store failed to give them.
@@ -29,6 +39,8 @@ impl Ready {
     pub(super) fn new(now: Duration) -> Self {
         Self {
             began: now,
+            measured: None,
+            clock_known: false,
             loaded: false,
             store_away: false,
             merged: false,
@@ -55,20 +67,50 @@ impl Ready {
 }
 
 impl Core {
+    /// Once cluster time is known, asks for what was counted before.
+    pub(super) fn watch_clock(&mut self, now: Now) {
+        if self.ready.clock_known {
+            return;
+        }
+        let is_measured = |link: &Link| link.samples.best().is_some();
+        let links = self.peers.values().filter_map(|peer| peer.link.as_ref());
+        let known = links.filter(|link| is_measured(link)).count() as u64;
+        if known > 0 {
+            self.ready.measured.get_or_insert(now.mono);
+        }
+        let expected = self.config.configured_nodes.saturating_sub(1);
+        let of = |node| self.link(node).is_some_and(is_measured);
+        let all =
+            known >= expected.max(1) && self.live_peers().all(|member| of(member.identity.node));
+        let since = |at: Duration| now.mono.saturating_sub(at);
+        let enough = self
+            .ready
+            .measured
+            .is_some_and(|at| since(at) >= CLOCK_MORE);
+        let waited = since(self.ready.began) >= CLOCK_AT_MOST;
+        if all || enough || waited || self.is_alone() {
+            self.ready.clock_known = true;
+            self.clock.settle();
+            self.compare_with_all();
+            if let Some(kept) = self.flush.kept.take() {
+                self.stored_cells_came(&kept, now);
+            }
+        }
+    }
+
+    /// Whether nobody is there to ask.
+    fn is_alone(&self) -> bool {
+        let expects = self.config.seeds_expected;
+        let settled = || self.ready.seeds_known && self.membership.seeds_settled();
+        self.live_peers().next().is_none() && (!expects || settled())
+    }
+
     pub(super) fn watch_ready(&mut self, now: Now) {
         if self.ready.caught_up {
             return;
         }
-        let alone = match self.config.seeds_expected {
-            true => {
-                let settled = self.ready.seeds_known && self.membership.seeds_settled();
-                settled && self.live_peers().next().is_none()
-            }
-            false => self.live_peers().next().is_none(),
-        };
-        if self.ready.may_serve(alone, now.mono) {
+        if self.ready.may_serve(self.is_alone(), now.mono) {
             self.ready.caught_up = true;
-            self.clock.settle();
             // From now on it may lead.
             self.members_changed = true;
             tracing::info!(

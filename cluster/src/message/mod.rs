@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use policy::Timestamp;
+use sha2::{Digest, Sha256};
 
 use crate::entity::{Change, Entity};
 use crate::origin::Origin;
@@ -167,12 +168,22 @@ pub struct Outcome {
     pub scope: String,
     /// The term that the leader held; an outcome of a smaller one than seen is dropped.
     pub term: u64,
-    /// Of the body; tells whether it is news.
+    /// Of the body, by [`Outcome::hash_of`]; one that is not is refused.
     pub hash: [u8; 32],
     /// Cluster time at which the task ended.
     pub at: Timestamp,
     /// At most [`OUTCOME_BYTES`].
     pub body: Arc<[u8]>,
+}
+
+// === impl Outcome ===
+
+impl Outcome {
+    /// SHA-256 of a body.
+    #[must_use]
+    pub fn hash_of(body: &[u8]) -> [u8; 32] {
+        Sha256::digest(body).into()
+    }
 }
 
 /// What a node's configuration file says, as a hash that all members compare.

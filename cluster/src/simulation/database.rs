@@ -108,6 +108,15 @@ impl Database {
                 self.release_term(scope, task, term, client.origin, now);
                 StoreReply::ReleaseTerm(Ok(()))
             }
+            StoreRequest::ReadTerm { scope, task } => {
+                let row = self.terms.get(&(scope.clone(), task.clone()));
+                let result = Ok(row.map(|row| row.term));
+                StoreReply::ReadTerm {
+                    scope,
+                    task,
+                    result,
+                }
+            }
             StoreRequest::SaveOutcome(outcome) => {
                 let (task, scope, term) =
                     (outcome.task.clone(), outcome.scope.clone(), outcome.term);

@@ -67,6 +67,9 @@ pub(crate) trait FleetStore {
         term: u64,
     ) -> Result<(), StoreError>;
 
+    /// The last term of a task that was given to anybody; `None`: none was.
+    fn present_term(&self, scope: &str, task: &str) -> Result<Option<u64>, StoreError>;
+
     /// Keeps what came of a task. `false`: a larger term is known, and nothing was changed.
     fn save_outcome(&self, outcome: &Outcome) -> Result<bool, StoreError>;
 

@@ -17,7 +17,6 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use cluster::{ClusterHandle, Outcome, Task, TaskScope};
 use policy::{Clock, Timestamp};
-use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
@@ -257,7 +256,7 @@ impl PriceSync {
             task: TASK.to_owned(),
             scope,
             term,
-            hash: Sha256::digest(&body).into(),
+            hash: Outcome::hash_of(&body),
             at: self.clock.now(),
             body: body.into(),
         });

@@ -190,9 +190,9 @@ fn a_cell_of_a_far_future_counts_nowhere() {
         (COUNTER, 0, true),
         (COUNTER, 5_000, true),
         (COUNTER, day, false),
-        ("virtual_key/b/usd/1d/calendar", day, true),
-        ("virtual_key/c/usd/1d/calendar", 4 * day, false),
-        ("virtual_key/d/usd/1M/calendar", 31 * day, true),
+        ("virtual_key/b/usd/1d/calendar", 5_000, true),
+        ("virtual_key/c/usd/1d/calendar", day, false),
+        ("virtual_key/d/usd/1M/calendar", 31 * day, false),
         ("virtual_key/d/usd/1M/calendar", 365 * day, false),
         ("virtual_key/e/requests/1s/sliding", 5_000, true),
         ("virtual_key/f/concurrent/-/fixed", 0, true),
@@ -269,8 +269,9 @@ fn what_is_written_has_its_turn() {
 fn a_node_whose_seeds_are_not_looked_up_yet_is_not_alone() {
     let mut bench = Bench::new();
     bench.core.config.seeds_expected = true;
+    bench.pass(3_100);
     bench.tell(Input::Store(StoreReply::LoadCells(Ok(Vec::new()))));
-    bench.pass(2_000);
+    bench.pass(1_000);
     assert!(!bench.core.view(bench.now()).caught_up);
     // One that does not answer.
     bench.order(Command::SetSeeds(vec![SocketAddr::from((

@@ -102,34 +102,6 @@ fn a_cell_stays_no_longer_than_its_window() {
 }
 
 #[test]
-fn an_outcome_of_the_far_future_stops_no_task() {
-    let mut bench = Bench::serving();
-    bench.link(5, origin(2, 20));
-    bench.frame(5, Frame::Outcome(outcome(3, u64::MAX)));
-    bench.tell(Input::LinkDown {
-        link: 5,
-        node: NodeKey(2),
-    });
-    bench.pass(10_000);
-    bench.tell(term(Ok(Some(5))));
-    assert_eq!(duties(&bench.pass(1_000)), [5]);
-}
-
-#[test]
-fn outcomes_of_invented_tasks_take_a_bounded_place() {
-    let mut bench = Bench::serving();
-    bench.link(5, origin(2, 20));
-    let told = (0..2_000).map(|number| Outcome {
-        task: format!("invented-{number}"),
-        ..outcome(1, 1)
-    });
-    let taken = told
-        .filter(|told| !incoming(&bench.frame(5, Frame::Outcome(told.clone()))).is_empty())
-        .count();
-    assert!(taken < 1_000, "{taken}");
-}
-
-#[test]
 fn a_peer_that_asks_and_asks_has_one_question_at_the_store() {
     let mut bench = Bench::serving();
     bench.link(5, origin(2, 20));

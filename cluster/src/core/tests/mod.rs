@@ -1,5 +1,7 @@
 mod apart;
+mod clocks;
 mod hostile;
+mod terms;
 
 use policy::{CounterId, Timestamp};
 
@@ -45,7 +47,7 @@ fn outcome(term: u64, at: u64) -> Outcome {
         task: "prices".to_owned(),
         scope: "cluster".to_owned(),
         term,
-        hash: [0; 32],
+        hash: Outcome::hash_of(b"{}"),
         at: Timestamp(at),
         body: Arc::from(*b"{}"),
     }
@@ -60,6 +62,15 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
+        Self::of(false)
+    }
+
+    /// One that expects others.
+    fn expecting() -> Self {
+        Self::of(true)
+    }
+
+    fn of(seeds_expected: bool) -> Self {
         let table = Arc::new(CounterTable::tracking());
         let config = CoreConfig {
             me: origin(1, 10),
@@ -78,7 +89,7 @@ impl Bench {
             partition: Partition::Share,
             forget_after: Duration::from_secs(600),
             tasks: vec![task()],
-            seeds_expected: false,
+            seeds_expected,
             configured_nodes: 1,
         };
         let now = Now {
@@ -102,7 +113,7 @@ impl Bench {
     fn now(&self) -> Now {
         Now {
             mono: Duration::from_millis(self.ms),
-            wall: Timestamp(WALL + self.ms),
+            wall: Timestamp((WALL + self.ms).saturating_add_signed(self.core.offset())),
         }
     }
 
@@ -188,6 +199,14 @@ fn terms_taken(effects: &[Effect]) -> usize {
         matches!(effect, Effect::Store(StoreRequest::TakeTerm { task, .. }) if task == "prices")
     });
     taken.count()
+}
+
+fn row(result: Result<Option<u64>, ()>) -> Input {
+    Input::Store(StoreReply::ReadTerm {
+        scope: "cluster".to_owned(),
+        task: "prices".to_owned(),
+        result,
+    })
 }
 
 fn term(result: Result<Option<u64>, ()>) -> Input {
@@ -294,7 +313,8 @@ fn only_the_holder_of_a_term_has_the_duty() {
 fn outcomes_of_smaller_terms_are_dropped() {
     let mut bench = Bench::serving();
     bench.link(5, origin(2, 20));
-    let told = bench.frame(5, Frame::Outcome(outcome(6, 10)));
+    bench.frame(5, Frame::Outcome(outcome(6, 10)));
+    let told = bench.tell(row(Ok(Some(6))));
     assert_eq!(incoming(&told), [&Incoming::Outcome(outcome(6, 10))]);
     for stale in [outcome(5, 99), outcome(6, 10), outcome(6, 9)] {
         assert_eq!(

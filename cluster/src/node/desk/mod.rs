@@ -220,6 +220,14 @@ impl DeskParts {
             StoreRequest::ReleaseTerm { scope, task, term } => {
                 StoreReply::ReleaseTerm(heard(store.release_term(&scope, &task, self.me, term)))
             }
+            StoreRequest::ReadTerm { scope, task } => {
+                let result = heard(store.present_term(&scope, &task));
+                StoreReply::ReadTerm {
+                    scope,
+                    task,
+                    result,
+                }
+            }
             StoreRequest::SaveOutcome(outcome) => StoreReply::SaveOutcome {
                 result: heard(store.save_outcome(&outcome)),
                 term: outcome.term,

@@ -166,7 +166,7 @@ impl World {
         }
         self.seen.duties += 1;
         let outcome = Outcome {
-            hash: [u8::try_from(term % 251).unwrap_or(0); 32],
+            hash: Outcome::hash_of(&[1, 2, 3]),
             at: self.nodes[node].time(self.now()).wall,
             body: vec![1, 2, 3].into(),
             task,

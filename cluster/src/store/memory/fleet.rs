@@ -113,6 +113,12 @@ impl FleetStore for MemoryStore {
         Ok(())
     }
 
+    fn present_term(&self, scope: &str, task: &str) -> Result<Option<u64>, StoreError> {
+        let tables = self.tables();
+        let term = tables.terms.get(&(scope.to_owned(), task.to_owned()));
+        Ok(term.map(|term| term.number))
+    }
+
     fn save_outcome(&self, outcome: &Outcome) -> Result<bool, StoreError> {
         let mut tables = self.tables();
         let key = (outcome.scope.clone(), outcome.task.clone());

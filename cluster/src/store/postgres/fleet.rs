@@ -54,6 +54,8 @@ const RELEASE_TERM: &str = "
 // Holds off whoever is about to take the next one.
 const SELECT_TERM: &str = "SELECT term FROM leader_term WHERE scope = $1 AND task = $2 FOR SHARE";
 
+const READ_TERM: &str = "SELECT term FROM leader_term WHERE scope = $1 AND task = $2";
+
 const IS_HELD: &str = "
     SELECT 1 FROM leader_term
     WHERE scope = $1 AND task = $2 AND node = $3::text::uuid AND boot = $4 AND term = $5
@@ -146,6 +148,16 @@ pub(super) async fn release_term(
     ];
     client.execute(&release, &row).await?;
     Ok(())
+}
+
+pub(super) async fn present_term(
+    client: &mut Client,
+    scope: &str,
+    task: &str,
+) -> Outcome<Option<u64>> {
+    let read = client.prepare_cached(READ_TERM).await?;
+    let row = client.query_opt(&read, &[&scope, &task]).await?;
+    Ok(row.map(|row| row.try_get(0)).transpose()?.map(unsigned))
 }
 
 /// Whether this term is held; until the transaction's end nobody takes the next one.

@@ -271,6 +271,12 @@ impl FleetStore for PostgresStore {
         })
     }
 
+    fn present_term(&self, scope: &str, task: &str) -> Result<Option<u64>, StoreError> {
+        self.call("read a term", async |client| {
+            fleet::present_term(client, scope, task).await
+        })
+    }
+
     fn save_outcome(&self, outcome: &message::Outcome) -> Result<bool, StoreError> {
         self.call("keep an outcome", async |client| {
             fleet::save_outcome(client, outcome).await

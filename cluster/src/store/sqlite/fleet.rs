@@ -133,6 +133,14 @@ impl FleetStore for SqliteStore {
         })
     }
 
+    fn present_term(&self, scope: &str, task: &str) -> Result<Option<u64>, StoreError> {
+        let reader = lock(&self.reader);
+        let term = reader.query_row(SELECT_TERM, [scope, task], |row| row.get(0));
+        let term = term.optional();
+        term.map(|term| term.map(unsigned))
+            .map_err(|source| failed("read a term", source))
+    }
+
     fn save_outcome(&self, outcome: &Outcome) -> Result<bool, StoreError> {
         self.write("keep an outcome", |transaction| {
             let place = [&outcome.scope, &outcome.task];

@@ -159,8 +159,11 @@ pub(crate) fn a_heartbeat_is_of_the_newest_boot(stores: Factory<'_>) {
 pub(crate) fn a_term_is_one_nodes_and_only_grows(stores: Factory<'_>) {
     let [store, other] = stores();
     let take = |store: &Arc<dyn Store>, me, lease| store.take_term("eu", "t", me, lease).unwrap();
+    let present = |store: &Arc<dyn Store>| store.present_term("eu", "t").unwrap();
+    assert_eq!(present(&store), None);
     assert_eq!(take(&store, ONE, LONG), Some(1));
     assert_eq!(take(&other, TWO, LONG), None);
+    assert_eq!(present(&other), Some(1));
     assert_eq!(take(&store, ONE, LONG), Some(1), "renewed");
     // Each scope and task has terms of its own.
     assert_eq!(other.take_term("us", "t", TWO, LONG).unwrap(), Some(1));
@@ -176,6 +179,7 @@ pub(crate) fn a_term_is_one_nodes_and_only_grows(stores: Factory<'_>) {
     other.release_term("eu", "t", TWO, 3).unwrap();
     assert_eq!(take(&store, again, LONG), None, "not released by others");
     other.release_term("eu", "t", TWO, 4).unwrap();
+    assert_eq!(present(&store), Some(4), "also when nobody holds it");
     assert_eq!(take(&store, again, LONG), Some(5));
 }
 
