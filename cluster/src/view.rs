@@ -114,6 +114,10 @@ pub enum DegradedReason {
     StreamsBlocked { node: String },
     /// A live member has this node's name.
     NameTaken { by: NodeKey },
+    /// A live process that came first has this node's key: its `data_dir` was copied.
+    KeyTaken { at: SocketAddr },
+    /// The same, of one that came later.
+    KeyShared { at: SocketAddr },
     /// A member has another configuration; which parts, if known.
     ConfigurationMismatch { node: String, parts: Vec<String> },
     /// Members are missing that had not said that they go: limits give a share.
@@ -234,6 +238,8 @@ impl DegradedReason {
             Self::Store => "store",
             Self::StreamsBlocked { .. } => "streams_blocked",
             Self::NameTaken { .. } => "name_taken",
+            Self::KeyTaken { .. } => "key_taken",
+            Self::KeyShared { .. } => "key_shared",
             Self::ConfigurationMismatch { .. } => "configuration_mismatch",
             Self::Partition { .. } => "partition",
             Self::Isolated => "isolated",

@@ -153,7 +153,10 @@ impl Core {
         let me = Candidate {
             name: &self.config.name,
             region: &self.config.region,
-            eligible: !self.draining && self.ready.caught_up && self.name_taken.is_none(),
+            eligible: !self.draining
+                && self.ready.caught_up
+                && self.name_taken.is_none()
+                && self.membership.twin().is_none_or(|twin| !twin.is_first),
         };
         let others = self.live_peers().map(|member| Candidate {
             name: &member.identity.name,

@@ -12,7 +12,7 @@ use rand::RngExt;
 use super::peer::{Link, Peer};
 use super::{Core, Effect, ExchangeFailure, LOOK, Now, ProbeOutcome};
 use crate::data_dir::NodeKey;
-use crate::membership::{Member, MembershipEffect};
+use crate::membership::{Member, MembershipEffect, Twin};
 use crate::message::{Frame, Hello, PROTOCOL_MIN};
 use crate::origin::Origin;
 
@@ -344,7 +344,21 @@ impl Core {
                     tracing::error!(%by, name, "another live node has this node's name");
                     self.name_taken = Some(by);
                 }
+                MembershipEffect::KeyTaken(twin) => self.key_taken(twin),
             }
+        }
+    }
+
+    fn key_taken(&mut self, twin: Option<Twin>) {
+        self.members_changed = true;
+        match twin {
+            None => tracing::info!("no other process has this node's key any more"),
+            Some(twin) => tracing::error!(
+                at = %twin.addr,
+                boot = twin.origin.boot,
+                came_first = twin.is_first,
+                "another live process has this node's key: was its data_dir copied? Stop one of them and empty its data_dir"
+            ),
         }
     }
 

@@ -178,6 +178,13 @@ impl Core {
         if let Some(by) = self.name_taken {
             reasons.push(DegradedReason::NameTaken { by: by.node });
         }
+        if let Some(twin) = self.membership.twin() {
+            let at = twin.addr;
+            reasons.push(match twin.is_first {
+                true => DegradedReason::KeyTaken { at },
+                false => DegradedReason::KeyShared { at },
+            });
+        }
         if !self.split.is_whole() {
             let missing = self.split.missing.values().cloned().collect();
             reasons.push(DegradedReason::Partition { missing });

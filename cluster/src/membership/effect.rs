@@ -39,6 +39,8 @@ pub(crate) enum MembershipEffect {
     Changed(Origin),
     /// Another live node bears this node's name, and this node came later.
     NameTaken { by: Origin, name: String },
+    /// Another live process has this node's key, or none has any more.
+    KeyTaken(Option<super::Twin>),
 }
 
 /// Counts since the start.

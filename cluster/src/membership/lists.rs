@@ -98,7 +98,11 @@ impl Membership {
             Exchange::Lists(lists) if lists.cluster != self.cluster => {
                 Err(MembershipError::OtherCluster)
             }
-            Exchange::Lists(lists) if lists.from.node == me => Err(MembershipError::Ourselves),
+            Exchange::Lists(lists) if lists.from.node == me => {
+                let now = self.now;
+                self.twins.heard(self.swim.me(), &lists.from, now);
+                Err(MembershipError::Ourselves)
+            }
             _ => Ok(exchange),
         });
         if read.is_err() {
@@ -147,6 +151,11 @@ impl Membership {
             .filter(|member| member.state() != State::Down)
             .map(|member| member.id().addr)
             .collect();
+        for member in &lists.members {
+            // Gossip does not bring these to whom the others hold for dead.
+            let alive = member.state() != State::Down;
+            self.twins.told(&me, member.id(), alive, now);
+        }
         let mut news = vec![foca::Member::alive(lists.from.clone())];
         news.extend(
             lists

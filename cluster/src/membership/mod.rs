@@ -17,6 +17,7 @@ mod refresh;
 mod swim;
 #[cfg(test)]
 mod tests;
+mod twin;
 mod wire;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -34,6 +35,8 @@ pub(crate) use self::member::{LinkSight, Member};
 use self::join::{InView, Join};
 use self::notice::{Intent, Notice};
 use self::swim::{Heard, LATE, Swim};
+pub(crate) use self::twin::Twin;
+use self::twin::Twins;
 use crate::data_dir::NodeKey;
 use crate::origin::Origin;
 
@@ -61,6 +64,7 @@ pub(crate) struct Membership {
     draining: bool,
     left: bool,
     name_taken_by: Option<Origin>,
+    twins: Twins,
 }
 
 impl Membership {
@@ -92,6 +96,7 @@ impl Membership {
             draining: false,
             left: false,
             name_taken_by: None,
+            twins: Twins::default(),
         }
     }
 
@@ -182,6 +187,11 @@ impl Membership {
         self.name_taken_by
     }
 
+    /// Another live process with this node's key.
+    pub(crate) fn twin(&self) -> Option<Twin> {
+        self.twins.known()
+    }
+
     /// 0 when this node is on time; each time it is late adds one, up to 8, each 10 s on time take one
     /// away.
     pub(crate) fn local_health(&self) -> u32 {
@@ -222,6 +232,7 @@ impl Membership {
     /// Takes in one packet, whichever way it came.
     fn packet(&mut self, bytes: &[u8], by_tcp: bool, now: Duration) {
         if let Some(Heard { from, lists_us }) = self.swim.receive(bytes, by_tcp, now) {
+            self.twins.heard(self.swim.me(), &from, now);
             self.refresh_members(now);
             self.heard(&from, lists_us, now);
         }

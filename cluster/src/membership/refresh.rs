@@ -39,6 +39,9 @@ impl Membership {
         self.judge(now);
         self.prune(now);
         self.look_for_namesake();
+        if let Some(twin) = self.twins.judge(now) {
+            self.effects.push(MembershipEffect::KeyTaken(twin));
+        }
         self.effects.extend(self.swim.take_effects(now));
     }
 
@@ -60,7 +63,9 @@ impl Membership {
         for state in self.swim.states() {
             let id = state.id();
             if id.node == me.node {
-                if state.state() != State::Down && id.boot < me.boot {
+                let alive = state.state() != State::Down;
+                self.twins.told(me, id, alive, now);
+                if alive && id.boot < me.boot {
                     stale.push(id.clone());
                 }
                 continue;

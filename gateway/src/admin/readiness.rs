@@ -2,7 +2,7 @@
 //!
 //! Atomics only: written by start-up, drain and whoever watches a part; read
 //! by `/readyz`. A lost part degrades the node, it does not unready it, but for a
-//! name that another node has.
+//! name or a key that another node has.
 
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 
@@ -24,6 +24,11 @@ pub enum Degraded {
     StreamsBlocked,
     /// Another live node has this node's name.
     NameTaken,
+    /// Another live process came first and has this node's key: the
+    /// `data_dir` was copied.
+    KeyTaken,
+    /// The same, but this process came first.
+    KeyShared,
     /// Another node has another file.
     ConfigurationMismatch,
     /// Nodes are missing: limits give a share.
@@ -38,7 +43,7 @@ pub enum Degraded {
 
 impl Degraded {
     /// All parts, in the order in which they are listed.
-    pub const ALL: [Degraded; 12] = [
+    pub const ALL: [Degraded; 14] = [
         Degraded::Store,
         Degraded::UsageFile,
         Degraded::Configuration,
@@ -46,6 +51,8 @@ impl Degraded {
         Degraded::Peers,
         Degraded::StreamsBlocked,
         Degraded::NameTaken,
+        Degraded::KeyTaken,
+        Degraded::KeyShared,
         Degraded::ConfigurationMismatch,
         Degraded::Partition,
         Degraded::Isolated,
@@ -54,10 +61,12 @@ impl Degraded {
     ];
 
     /// Those that only a cluster has.
-    pub const OF_CLUSTER: [Degraded; 8] = [
+    pub const OF_CLUSTER: [Degraded; 10] = [
         Degraded::Peers,
         Degraded::StreamsBlocked,
         Degraded::NameTaken,
+        Degraded::KeyTaken,
+        Degraded::KeyShared,
         Degraded::ConfigurationMismatch,
         Degraded::Partition,
         Degraded::Isolated,
@@ -75,6 +84,8 @@ impl Degraded {
             Degraded::Peers => "peers",
             Degraded::StreamsBlocked => "streams_blocked",
             Degraded::NameTaken => "name_taken",
+            Degraded::KeyTaken => "key_taken",
+            Degraded::KeyShared => "key_shared",
             Degraded::ConfigurationMismatch => "configuration_mismatch",
             Degraded::Partition => "partition",
             Degraded::Isolated => "isolated",
@@ -147,6 +158,7 @@ impl Readiness {
             (self.catching_up.load(Ordering::Acquire), "catching_up"),
             // Two nodes of one name cannot be told apart; the later one waits.
             (self.is_degraded(Degraded::NameTaken), "name_taken"),
+            (self.is_degraded(Degraded::KeyTaken), "key_taken"),
             (self.is_draining(), "draining"),
         ];
         reasons
@@ -168,7 +180,7 @@ mod tests {
         assert!(readiness.wants_traffic());
         for part in Degraded::ALL {
             readiness.set_degraded(part, true);
-            let keeps = part == Degraded::NameTaken;
+            let keeps = matches!(part, Degraded::NameTaken | Degraded::KeyTaken);
             assert_eq!(readiness.wants_traffic(), !keeps, "{}", part.as_str());
             readiness.set_degraded(part, false);
         }

@@ -47,6 +47,8 @@ pub(super) struct ClusterSeries {
     rejoins: IntCounter,
     frames_dropped: IntCounter,
     cells_moved: IntCounterVec,
+    cells_refused: IntCounterVec,
+    outcomes_refused: IntCounter,
     gaps: IntCounter,
     cells: IntGauge,
     origins: IntGauge,
@@ -83,6 +85,8 @@ impl ClusterSeries {
             rejoins: make.counter("tyr_cluster_rejoins_total", "Times that the others took this living node for dead."),
             frames_dropped: make.counter("tyr_cluster_frames_dropped_total", "Messages that a link could not take; it was made anew and told what it missed."),
             cells_moved: make.counters("tyr_cluster_cells_total", "Counts sent to and received from other nodes.", &["direction"]),
+            cells_refused: make.counters("tyr_cluster_cells_refused_total", "Counts of other nodes that do not count here.", &["reason"]),
+            outcomes_refused: make.counter("tyr_cluster_outcomes_refused_total", "Results of leaders that were damaged, or told under a term that was never given."),
             gaps: make.counter("tyr_cluster_gaps_total", "Messages that came after others were lost; these were asked for again."),
             cells: make.gauge("tyr_cluster_cells", "Counts of all nodes that are kept."),
             origins: make.gauge("tyr_cluster_origins", "Processes whose counts are kept."),
@@ -187,6 +191,14 @@ impl ClusterSeries {
             raise(&self.packets.with_label_values(&[direction]), packets);
             raise(&self.cells_moved.with_label_values(&[direction]), cells);
         }
+        let refused = [
+            ("full", figures.cells_refused),
+            ("ahead", figures.cells_ahead),
+        ];
+        for (reason, total) in refused {
+            raise(&self.cells_refused.with_label_values(&[reason]), total);
+        }
+        raise(&self.outcomes_refused, figures.outcomes_refused);
         raise(&self.packets_refused, figures.gossip_packets_refused);
         let probes = [
             ("answered", figures.probes_answered),

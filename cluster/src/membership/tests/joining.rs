@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::net::{Host, Net, addr, identity};
 use crate::core::MemberState;
 use crate::data_dir::NodeKey;
+use crate::membership::Identity;
 use crate::membership::MembershipEffect;
 
 #[test]
@@ -163,6 +164,50 @@ fn the_later_of_two_nodes_with_one_name_is_told() {
     net.run_until(15, "the name is free", |net| {
         net.node(3).name_taken_by().is_none()
     });
+}
+
+/// Node 1 again, at another address.
+fn copied(boot: u64) -> Identity {
+    Identity {
+        addr: addr(3),
+        ..identity(1, boot)
+    }
+}
+
+#[test]
+fn two_processes_with_one_key_are_both_told() {
+    let mut net = Net::joined(11, 3);
+    net.start(copied(5), vec![addr(0)]);
+    let twins = |net: &Net| {
+        let of = |n| net.node(n).twin().map(|twin| (twin.addr, twin.is_first));
+        (of(1), of(3))
+    };
+    net.run_until(30, "both are told", |net| {
+        twins(net) == (Some((addr(3), false)), Some((addr(1), true)))
+    });
+    net.run(60);
+    let both = (Some((addr(3), false)), Some((addr(1), true)));
+    assert_eq!(twins(&net), both, "as long as both live");
+    assert_eq!((net.node(0).twin(), net.node(2).twin()), (None, None));
+    net.set(3, Host::Refusing);
+    net.run_until(90, "one is left", |net| twins(net).0.is_none());
+}
+
+#[test]
+fn a_node_that_was_moved_has_no_twin() {
+    let mut net = Net::joined(12, 3);
+    net.set(1, Host::Silent);
+    net.start(copied(5), vec![addr(0)]);
+    for _ in 0..60 {
+        net.run(1);
+        assert_eq!(net.node(3).twin(), None);
+    }
+    // Nor one that follows a process which has left.
+    let mut net = Net::joined(13, 3);
+    net.with(1, |membership, now| membership.leave(now));
+    net.start(copied(5), vec![addr(0)]);
+    net.run(60);
+    assert_eq!((net.node(1).twin(), net.node(3).twin()), (None, None));
 }
 
 #[test]

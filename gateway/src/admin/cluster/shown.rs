@@ -350,6 +350,16 @@ pub(in crate::admin) fn of_reason(reason: &DegradedReason) -> DegradedShown {
             Vec::new(),
             format!("another live node has this node's name: it has the key {by}"),
         ),
+        DegradedReason::KeyTaken { at } => (
+            Vec::new(),
+            format!(
+                "the process at {at} came first and has this node's key: data_dir was copied; empty it here"
+            ),
+        ),
+        DegradedReason::KeyShared { at } => (
+            Vec::new(),
+            format!("the process at {at} came later and has this node's key: data_dir was copied"),
+        ),
         DegradedReason::ConfigurationMismatch { node, parts } => {
             let mut message = "its file differs".to_owned();
             if !parts.is_empty() {

@@ -137,6 +137,7 @@ async fn a_node_is_ready_once_it_has_caught_up() {
 async fn every_reason_of_the_cluster_is_told_by_name_and_goes_again() {
     let (world, fleet) = world();
     let node = || "n2".to_owned();
+    let twin = std::net::SocketAddr::from(([10, 0, 0, 9], 10_101));
     let reasons = [
         (DegradedReason::Peers, "peers", json!([])),
         (DegradedReason::Store, "store", json!([])),
@@ -148,6 +149,16 @@ async fn every_reason_of_the_cluster_is_told_by_name_and_goes_again() {
         (
             DegradedReason::NameTaken { by: NodeKey(9) },
             "name_taken",
+            json!([]),
+        ),
+        (
+            DegradedReason::KeyTaken { at: twin },
+            "key_taken",
+            json!([]),
+        ),
+        (
+            DegradedReason::KeyShared { at: twin },
+            "key_shared",
             json!([]),
         ),
         (
