@@ -286,6 +286,10 @@ impl FleetStore for FlakyStore {
         self.try_to(|inner| inner.release_term(scope, task, me, term))
     }
 
+    fn forget_sealed(&self, sealing: Sealing) -> Result<Sealed, StoreError> {
+        self.try_to(|inner| inner.forget_sealed(sealing))
+    }
+
     fn present_term(&self, scope: &str, task: &str) -> Result<Option<u64>, StoreError> {
         self.try_to(|inner| inner.present_term(scope, task))
     }

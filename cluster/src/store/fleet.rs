@@ -26,6 +26,9 @@ pub(crate) const CLUSTER_SCOPE: &str = "cluster";
 /// How long after its end a window is sealed, in milliseconds: what comes later is late.
 pub(crate) const SEAL_AFTER_MS: u64 = 5 * 60 * 1_000;
 
+/// How long the books of a period are kept after its end, in milliseconds: a year and a month.
+pub(crate) const SEALED_KEPT_MS: u64 = 400 * 24 * 3_600 * 1_000;
+
 /// How long the row of a silent node is kept.
 const HEARTBEAT_KEPT: Duration = Duration::from_secs(7 * 24 * 3_600);
 
@@ -80,6 +83,10 @@ pub(crate) trait FleetStore {
     /// kinds.
     fn seal_windows(&self, sealing: Sealing) -> Result<Sealed, StoreError>;
 
+    /// Removes sealed windows that ended up to `sealing.before`, and what came to them late, under the
+    /// same term; the oldest first.
+    fn forget_sealed(&self, sealing: Sealing) -> Result<Sealed, StoreError>;
+
     /// Calls `news` soon after somebody wrote entities, and whenever it may have missed that. A store
     /// that cannot know never calls it.
     fn listen(&self, news: News) {
@@ -99,16 +106,16 @@ pub(crate) struct Sealing {
     pub(crate) most: u32,
 }
 
-/// What one call sealed.
+/// What one call sealed, or removed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Sealed {
-    /// Windows sealed now.
+    /// Windows sealed or removed now.
     pub(crate) windows: u64,
-    /// Windows sealed before to which something was added.
+    /// Windows sealed before to which something was added; additions removed.
     pub(crate) late: u64,
     /// The term is not held any more; nothing was done.
     pub(crate) stale: bool,
-    /// There may be more to seal.
+    /// There may be more.
     pub(crate) more: bool,
 }
 

@@ -23,7 +23,7 @@ use std::fmt::Debug;
 use policy::{Cell, Charge, Timestamp};
 
 pub(crate) use fleet::{
-    CLUSTER_SCOPE, FleetStore, News, SEAL_AFTER_MS, SEAL_TASK, Sealed, Sealing,
+    CLUSTER_SCOPE, FleetStore, News, SEAL_AFTER_MS, SEAL_TASK, SEALED_KEPT_MS, Sealed, Sealing,
 };
 #[cfg(test)]
 pub(crate) use memory::MemoryStore;

@@ -22,7 +22,7 @@ use crate::error::{StartError, StoreError};
 use crate::message::WireCell;
 use crate::origin::Origin;
 use crate::status::NodeStatus;
-use crate::store::{SEAL_AFTER_MS, Sealing, Store};
+use crate::store::{SEAL_AFTER_MS, SEALED_KEPT_MS, Sealed, Sealing, Store};
 
 const THREAD: &str = "tyr-cluster-store";
 
@@ -251,7 +251,8 @@ impl DeskParts {
         }
     }
 
-    /// Seals what there is, for a moment; the rest when it is asked again.
+    /// Seals what there is, then removes what was kept for long enough, for a moment; the rest when it
+    /// is asked again.
     fn seal(&self, term: u64) -> Result<u64, StoreError> {
         let before = Timestamp(self.clock.now().0.saturating_sub(SEAL_AFTER_MS));
         let sealing = Sealing {
@@ -272,11 +273,27 @@ impl DeskParts {
             }
             if sealed.stale {
                 tracing::warn!(term, "another node holds the term: nothing was sealed");
-            }
-            if !sealed.more || begun.elapsed() > SEAL_FOR {
                 return Ok(windows);
             }
+            if begun.elapsed() > SEAL_FOR {
+                return Ok(windows);
+            }
+            if !sealed.more {
+                break;
+            }
         }
+        let before = Timestamp(self.clock.now().0.saturating_sub(SEALED_KEPT_MS));
+        let old = Sealing { before, ..sealing };
+        while begun.elapsed() <= SEAL_FOR {
+            let Sealed { windows, more, .. } = self.store.forget_sealed(old)?;
+            if windows > 0 {
+                tracing::info!(windows, "books of periods long past were removed");
+            }
+            if !more {
+                break;
+            }
+        }
+        Ok(windows)
     }
 }
 

@@ -163,6 +163,19 @@ fn periods_are_sealed_some_minutes_after_their_end() {
         };
         assert_eq!(result, Ok(expected), "at {now}");
     }
+    // The books are kept for 400 days.
+    bench
+        .clock
+        .set(Timestamp(1_000_000 + 400 * 24 * 3_600 * 1_000));
+    desk.ask(StoreRequest::SealWindows { term: 1 }).unwrap();
+    answers.blocking_recv().unwrap();
+    let left = inner.forget_sealed(Sealing {
+        me: ME,
+        term: 1,
+        before: Timestamp::NEVER,
+        most: 9,
+    });
+    assert_eq!(left.unwrap().windows, 0);
     desk.stop();
 }
 

@@ -137,22 +137,58 @@ impl FleetStore for MemoryStore {
 
     fn seal_windows(&self, sealing: Sealing) -> Result<Sealed, StoreError> {
         let mut tables = self.tables();
-        let key = (CLUSTER_SCOPE.to_owned(), SEAL_TASK.to_owned());
-        let term = tables.terms.get(&key);
-        let is_held = term.is_some_and(|term| {
-            term.holder == sealing.me && term.number == sealing.term && term.until > Instant::now()
-        });
-        if !is_held {
-            return Ok(Sealed {
-                stale: true,
-                ..Sealed::default()
-            });
+        match tables.holds(sealing) {
+            true => Ok(tables.seal(sealing)),
+            false => Ok(STALE),
         }
-        Ok(tables.seal(sealing))
+    }
+
+    fn forget_sealed(&self, sealing: Sealing) -> Result<Sealed, StoreError> {
+        let mut tables = self.tables();
+        match tables.holds(sealing) {
+            true => Ok(tables.forget_sealed(sealing)),
+            false => Ok(STALE),
+        }
     }
 }
 
+const STALE: Sealed = Sealed {
+    windows: 0,
+    late: 0,
+    stale: true,
+    more: false,
+};
+
 impl Tables {
+    fn holds(&self, sealing: Sealing) -> bool {
+        let key = (CLUSTER_SCOPE.to_owned(), SEAL_TASK.to_owned());
+        self.terms.get(&key).is_some_and(|term| {
+            term.holder == sealing.me && term.number == sealing.term && term.until > Instant::now()
+        })
+    }
+
+    fn forget_sealed(&mut self, sealing: Sealing) -> Sealed {
+        let mut old: Vec<_> = self
+            .sealed
+            .iter()
+            .filter(|(_, ended)| **ended <= sealing.before)
+            .map(|(window, ended)| (*ended, window.clone()))
+            .collect();
+        old.sort_unstable();
+        old.truncate(sealing.most as usize);
+        let kept = self.late.len();
+        for (_, window) in &old {
+            self.sealed.remove(window);
+            self.late.retain(|(late, _)| late != window);
+        }
+        Sealed {
+            windows: old.len() as u64,
+            late: (kept - self.late.len()) as u64,
+            stale: false,
+            more: old.len() >= sealing.most as usize,
+        }
+    }
+
     pub(super) fn live_cells(&self, now: Timestamp) -> Vec<(Origin, Cell)> {
         let cells = self.cells.iter().filter(|(_, kept)| kept.expires_at > now);
         let cell = |((counter, epoch, origin), kept): (&(String, i64, Origin), &super::Kept)| {
@@ -198,14 +234,16 @@ impl Tables {
                 }
                 !goes
             });
-            let amount: u64 = sums.cells().iter().map(|cell| cell.amount).sum();
+            let cells = sums.cells();
+            let amount: u64 = cells.iter().map(|cell| cell.amount).sum();
+            let ended = cells.iter().map(|cell| cell.expires_at).max();
             match self.sealed.entry(window) {
                 Entry::Occupied(sealed) => {
                     self.late.push((sealed.key().clone(), amount));
                     done.late += 1;
                 }
                 Entry::Vacant(fresh) => {
-                    fresh.insert(amount);
+                    fresh.insert(ended.unwrap_or_default());
                     done.windows += 1;
                 }
             }

@@ -36,8 +36,8 @@ struct Tables {
     /// By scope and task, as are outcomes.
     terms: BTreeMap<(String, String), Term>,
     outcomes: BTreeMap<(String, String), Outcome>,
-    /// By counter and epoch.
-    sealed: BTreeMap<(String, i64), u64>,
+    /// By counter and epoch; the ends.
+    sealed: BTreeMap<(String, i64), Timestamp>,
     late: Vec<((String, i64), u64)>,
     revision: u64,
     /// By kind and name.

@@ -295,6 +295,12 @@ impl FleetStore for PostgresStore {
         })
     }
 
+    fn forget_sealed(&self, sealing: Sealing) -> Result<Sealed, StoreError> {
+        self.call("forget sealed windows", async |client| {
+            seal::forget(client, sealing).await
+        })
+    }
+
     fn listen(&self, news: News) {
         if let Some(runtime) = &self.runtime {
             runtime.spawn(listener::listen(self.link.connector(), news));

@@ -20,7 +20,7 @@ struct Migration {
 }
 
 /// In order; the first is version 1.
-const MIGRATIONS: [Migration; 3] = [
+const MIGRATIONS: [Migration; 4] = [
     Migration {
         works_with: 1,
         sql: include_str!("../migrations/postgres/0001_usage_and_cells.sql"),
@@ -32,6 +32,10 @@ const MIGRATIONS: [Migration; 3] = [
     Migration {
         works_with: 1,
         sql: include_str!("../migrations/postgres/0003_fleet.sql"),
+    },
+    Migration {
+        works_with: 1,
+        sql: include_str!("../migrations/postgres/0004_sealed_by_end.sql"),
     },
 ];
 

@@ -40,6 +40,42 @@ const SEAL: &str = "
     SELECT (SELECT count(*) FROM ended), (SELECT count(*) FROM sealed),
         (SELECT count(*) FROM late)";
 
+const FORGET: &str = "
+    WITH old AS MATERIALIZED (
+        SELECT counter, epoch FROM usage_sealed WHERE ended_ms <= $1
+        ORDER BY ended_ms LIMIT $2
+        FOR UPDATE
+    ), gone AS (
+        DELETE FROM usage_sealed WHERE (counter, epoch) IN (SELECT * FROM old) RETURNING 1
+    ), late AS (
+        DELETE FROM usage_late WHERE (counter, epoch) IN (SELECT * FROM old) RETURNING 1
+    )
+    SELECT (SELECT count(*) FROM gone), (SELECT count(*) FROM late)";
+
+/// Removes old books.
+pub(super) async fn forget(client: &mut Client, sealing: Sealing) -> Outcome<Sealed> {
+    let transaction = client.transaction().await?;
+    let (me, term) = (sealing.me, sealing.term);
+    if !fleet::is_held(&transaction, CLUSTER_SCOPE, SEAL_TASK, me, term).await? {
+        return Ok(Sealed {
+            stale: true,
+            ..Sealed::default()
+        });
+    }
+    let forget = transaction.prepare_cached(FORGET).await?;
+    let most = i64::from(sealing.most);
+    let parameters: [&(dyn ToSql + Sync); 2] = [&signed(sealing.before.0), &most];
+    let row = transaction.query_one(&forget, &parameters).await?;
+    transaction.commit().await?;
+    let windows: i64 = row.try_get(0)?;
+    Ok(Sealed {
+        windows: unsigned(windows),
+        late: unsigned(row.try_get(1)?),
+        stale: false,
+        more: windows >= most,
+    })
+}
+
 pub(super) async fn seal(client: &mut Client, sealing: Sealing) -> Outcome<Sealed> {
     let transaction = client.transaction().await?;
     let (me, term) = (sealing.me, sealing.term);

@@ -170,6 +170,12 @@ impl FleetStore for SqliteStore {
             seal::seal(transaction, sealing)
         })
     }
+
+    fn forget_sealed(&self, sealing: Sealing) -> Result<Sealed, StoreError> {
+        self.write("forget sealed windows", |transaction| {
+            seal::forget(transaction, sealing)
+        })
+    }
 }
 
 impl SqliteStore {

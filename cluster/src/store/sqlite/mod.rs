@@ -37,11 +37,12 @@ use crate::record::{UsageRecord, append_charges, charges_from_json};
 /// In order, never edited once released; `user_version` counts how many a file has seen.
 /// While a new program takes over from an old one, the old one goes on with its own statements: what
 /// a migration makes them fail at waits in its usage files, for the new one to take up.
-const MIGRATIONS: [&str; 4] = [
+const MIGRATIONS: [&str; 5] = [
     include_str!("../migrations/0001_usage_and_cells.sql"),
     include_str!("../migrations/0002_boots.sql"),
     include_str!("../migrations/0003_entities.sql"),
     include_str!("../migrations/0004_fleet.sql"),
+    include_str!("../migrations/0005_sealed_by_end.sql"),
 ];
 
 /// How long a call waits for another process (a successor, a backup, a shell) that holds the file.

@@ -35,12 +35,46 @@ const SELECT_OLD: &str = "
 const DELETE_CELL: &str =
     "DELETE FROM counter_cells WHERE counter = ?1 AND epoch = ?2 AND boot = ?3";
 
-pub(super) fn seal(transaction: &Transaction<'_>, sealing: Sealing) -> rusqlite::Result<Sealed> {
+const SELECT_FORGOTTEN: &str = "
+    SELECT counter, epoch FROM usage_sealed WHERE ended_ms <= ?1 ORDER BY ended_ms LIMIT ?2";
+
+const DELETE_SEALED: &str = "DELETE FROM usage_sealed WHERE counter = ?1 AND epoch = ?2";
+
+const DELETE_LATE: &str = "DELETE FROM usage_late WHERE counter = ?1 AND epoch = ?2";
+
+fn is_held(transaction: &Transaction<'_>, sealing: Sealing) -> rusqlite::Result<bool> {
     let (node, boot) = (bytes(sealing.me.node), signed(sealing.me.boot));
-    let term = signed(sealing.term);
-    let held = params![CLUSTER_SCOPE, SEAL_TASK, node, boot, term];
+    let held = params![CLUSTER_SCOPE, SEAL_TASK, node, boot, signed(sealing.term)];
+    let held: i64 = transaction.query_row(IS_HELD, held, |row| row.get(0))?;
+    Ok(held > 0)
+}
+
+/// Removes old books.
+pub(super) fn forget(transaction: &Transaction<'_>, sealing: Sealing) -> rusqlite::Result<Sealed> {
     let mut done = Sealed::default();
-    if transaction.query_row(IS_HELD, held, |row| row.get::<_, i64>(0))? == 0 {
+    if !is_held(transaction, sealing)? {
+        done.stale = true;
+        return Ok(done);
+    }
+    let old = transaction
+        .prepare_cached(SELECT_FORGOTTEN)?
+        .query_map(params![signed(sealing.before.0), sealing.most], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })?
+        .collect::<rusqlite::Result<Vec<(String, i64)>>>()?;
+    done.more = old.len() >= sealing.most as usize;
+    for (counter, epoch) in old {
+        let window = params![counter, epoch];
+        done.windows += transaction.prepare_cached(DELETE_SEALED)?.execute(window)? as u64;
+        done.late += transaction.prepare_cached(DELETE_LATE)?.execute(window)? as u64;
+    }
+    Ok(done)
+}
+
+pub(super) fn seal(transaction: &Transaction<'_>, sealing: Sealing) -> rusqlite::Result<Sealed> {
+    let term = signed(sealing.term);
+    let mut done = Sealed::default();
+    if !is_held(transaction, sealing)? {
         done.stale = true;
         return Ok(done);
     }

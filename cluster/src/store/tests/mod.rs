@@ -72,7 +72,7 @@ fn sqlite_brings_the_first_schema_up_to_date() {
     drop(file);
 
     let store = SqliteStore::open(&path).unwrap();
-    assert_eq!(store.setting("user_version"), "4");
+    assert_eq!(store.setting("user_version"), "5");
     assert_eq!(store.usage("old").unwrap().unwrap().usage.output, 2);
     let more = [with_charges(1, vec![charge("a", 1, 5)])];
     assert_eq!(store.record_usage(ME, &more).unwrap(), 1);

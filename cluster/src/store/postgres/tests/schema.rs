@@ -16,10 +16,10 @@ fn many_nodes_that_start_at_once_migrate_once() {
         &database,
         "SELECT version, works_with FROM tyr_schema ORDER BY 1",
     );
-    assert_eq!(rows, "1|1\n2|1\n3|1");
+    assert_eq!(rows, "1|1\n2|1\n3|1\n4|1");
     PostgresStore::open(&config).unwrap();
     let count = server.admin(&database, "SELECT count(*) FROM tyr_schema");
-    assert_eq!(count, "3");
+    assert_eq!(count, "4");
 }
 
 #[test]
@@ -31,7 +31,7 @@ fn a_node_that_may_not_migrate_says_what_is_missing() {
         ..config(server, &database)
     };
     let refused = PostgresStore::open(&careful).unwrap_err();
-    let expected = "store has schema version 0, this program needs 3 and store.migrate is false: \
+    let expected = "store has schema version 0, this program needs 4 and store.migrate is false: \
          run `tyr migrate`";
     assert_eq!(refused.to_string(), expected);
     let tables = "SELECT count(*) FROM pg_tables WHERE schemaname = 'public'";
@@ -41,11 +41,11 @@ fn a_node_that_may_not_migrate_says_what_is_missing() {
     let store = PostgresStore::open(&careful).unwrap();
     assert_eq!(store.record_usage(ME, &[record(1)]).unwrap(), 1);
 
-    server.admin(&database, "DELETE FROM tyr_schema WHERE version = 3");
+    server.admin(&database, "DELETE FROM tyr_schema WHERE version = 4");
     let refused = PostgresStore::open(&careful).unwrap_err();
     assert!(matches!(
         refused,
-        StoreError::SchemaTooOld { found: 2, known: 3 }
+        StoreError::SchemaTooOld { found: 3, known: 4 }
     ));
 }
 
@@ -61,7 +61,7 @@ fn a_newer_schema_is_accepted_if_it_says_so() {
         );
         server.admin(&database, &row);
     };
-    newer(4, 3);
+    newer(5, 4);
     server.admin(
         &database,
         "ALTER TABLE usage_record ADD COLUMN later TEXT DEFAULT 'x'",
@@ -70,13 +70,13 @@ fn a_newer_schema_is_accepted_if_it_says_so() {
     assert_eq!(store.record_usage(ME, &[record(1)]).unwrap(), 1);
     assert_exactly(&store, [1]);
 
-    newer(5, 4);
+    newer(6, 5);
     let refused = PostgresStore::open(&config).unwrap_err();
     assert!(matches!(
         refused,
-        StoreError::SchemaTooNew { found: 5, known: 3 }
+        StoreError::SchemaTooNew { found: 6, known: 4 }
     ));
-    let message = "store has schema version 5, this program knows 3 at most";
+    let message = "store has schema version 6, this program knows 4 at most";
     assert_eq!(refused.to_string(), message);
 }
 

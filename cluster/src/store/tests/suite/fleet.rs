@@ -329,3 +329,39 @@ pub(crate) fn calendar_periods_are_sealed_and_the_rest_expires(stores: Factory<'
     store.flush_cells(&[again]).unwrap();
     assert_eq!(seal(&*store, term, 1_000, 9), sealed(0, 0));
 }
+
+fn forget(store: &dyn Store, term: u64, before: u64, most: u32) -> Sealed {
+    let sealing = Sealing {
+        me: ONE,
+        term,
+        before: Timestamp(before),
+        most,
+    };
+    store.forget_sealed(sealing).unwrap()
+}
+
+pub(crate) fn old_books_are_removed_under_the_term(stores: Factory<'_>) {
+    let [store, other] = stores();
+    let term = store
+        .take_term(CLUSTER_SCOPE, SEAL_TASK, ONE, LONG)
+        .unwrap()
+        .unwrap();
+    // Three windows that end one after the other, and something late for the first.
+    for (number, end) in [(1, 1_000), (2, 2_000), (3, 3_000)] {
+        let counter = format!("virtual_key/{number}/usd/1d/calendar");
+        let batch = [charged(number, vec![ending(&counter, 5, end)])];
+        store.record_usage(ONE, &batch).unwrap();
+    }
+    while seal(&*store, term, 3_000, 9).more {}
+    let late = charged(4, vec![ending("virtual_key/1/usd/1d/calendar", 5, 1_000)]);
+    store.record_usage(TWO, &[late]).unwrap();
+    assert_eq!(seal(&*store, term, 3_000, 9), sealed(0, 1));
+
+    assert!(forget(&*other, term + 1, 3_000, 9).stale);
+    assert_eq!(forget(&*other, term, 999, 9), sealed(0, 0), "not yet");
+    let oldest = forget(&*other, term, 2_000, 1);
+    assert_eq!((oldest.windows, oldest.late, oldest.more), (1, 1, true));
+    assert_eq!(forget(&*store, term, 2_000, 9), sealed(1, 0));
+    assert_eq!(forget(&*store, term, 2_000, 9), sealed(0, 0), "once");
+    assert_eq!(forget(&*store, term, 3_000, 9), sealed(1, 0));
+}

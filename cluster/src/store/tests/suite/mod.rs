@@ -47,7 +47,8 @@ macro_rules! store_suite {
                 of_two_that_take_a_term_at_once_one_gets_it,
                 an_outcome_of_a_term_that_has_passed_is_refused,
                 only_who_holds_the_term_seals,
-                calendar_periods_are_sealed_and_the_rest_expires;
+                calendar_periods_are_sealed_and_the_rest_expires,
+                old_books_are_removed_under_the_term;
             audit:
                 each_change_leaves_one_row,
                 a_refused_write_leaves_no_row,

@@ -1,0 +1,2 @@
+-- Sealed periods are removed when they have been kept for long enough.
+CREATE INDEX usage_sealed_by_end ON usage_sealed (ended_ms);
