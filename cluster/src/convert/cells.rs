@@ -56,7 +56,7 @@ pub(super) struct Read {
 
 impl Texts {
     /// The batch in parts of a bounded size; at least one. Each part has everything up to its last
-    /// cell, as cells come in the order of their versions.
+    /// cell, as cells come in the order of their versions, but never more than the batch.
     pub(super) fn write(&mut self, mut batch: CellBatch, protocol: u8) -> Vec<wire::CellBatch> {
         batch.cells.retain(|cell| is_sendable(&cell.counter));
         let more: usize = batch.cells.iter().map(|cell| cell.counter.len()).sum();
@@ -71,14 +71,18 @@ impl Texts {
         let mut parts = Vec::new();
         let (mut part, mut bytes) = (self.begin(batch.origin, batch.from_ver, batch.head), 0);
         for cell in batch.cells {
-            let ver = cell.ver;
-            if bytes >= PART_BYTES && ver > part.to_ver {
+            // Only the last part is as far as the batch: later cells may stand for earlier ones.
+            let has = cell
+                .ver
+                .min(batch.to_ver.saturating_sub(1))
+                .max(part.to_ver);
+            if bytes >= PART_BYTES {
                 let next = self.begin(batch.origin, part.to_ver, batch.head);
                 parts.push(std::mem::replace(&mut part, next));
                 bytes = 0;
             }
             bytes += CELL_BYTES + self.add(&mut part, cell, protocol);
-            part.to_ver = ver;
+            part.to_ver = has;
         }
         part.to_ver = batch.to_ver;
         parts.push(part);

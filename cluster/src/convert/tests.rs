@@ -319,6 +319,36 @@ fn a_large_batch_goes_in_parts_that_follow_each_other() {
 }
 
 #[test]
+fn no_part_but_the_last_claims_as_much_as_the_batch() {
+    let long = "x".repeat(3_000);
+    let cells = |from: u64| -> Vec<_> {
+        let vers = (1..=BATCH_CELLS as u64).map(|at| (at, from * at));
+        vers.map(|(at, ver)| cell(&format!("{long}{at}"), ver))
+            .collect()
+    };
+    // Of cells beyond the head, and of cells without a version.
+    for (from_ver, to_ver, from) in [(0, 700, 1), (700, 700, 1), (0, 0, 0), (9, 9, 0)] {
+        let whole = CellBatch {
+            from_ver,
+            to_ver,
+            head: 700,
+            ..batch(cells(from))
+        };
+        let (parts, count) = through(vec![Frame::Cells(whole)], NEWEST);
+        assert!(count > 3, "{from_ver} {to_ver} {from}");
+        let mut up_to = from_ver;
+        for (at, part) in parts.into_iter().enumerate() {
+            let Frame::Cells(part) = part else { panic!() };
+            assert_eq!(part.from_ver, up_to);
+            up_to = part.to_ver;
+            let is_last = at + 1 == count;
+            assert!(is_last || from_ver == to_ver || up_to < to_ver);
+        }
+        assert_eq!(up_to, to_ver);
+    }
+}
+
+#[test]
 fn an_older_protocol_has_no_holds() {
     let (read, _) = through(vec![Frame::Cells(batch(vec![cell("a", 1)]))], 1);
     let [Frame::Cells(read)] = read.as_slice() else {

@@ -477,7 +477,11 @@ impl Core {
             .values_mut()
             .filter_map(|peer| peer.link.as_mut());
         for link in links {
-            if let Some(batch) = link.sync.nothing_new().filter(|_| link.sync.is_open()) {
+            if let Some(batch) = link
+                .sync
+                .nothing_new(&counting.store)
+                .filter(|_| link.sync.is_open())
+            {
                 link.said = true;
                 self.effects.push(Effect::Frame {
                     link: link.id,
@@ -498,9 +502,8 @@ impl Core {
         }
         if origin.node != from && self.speaks_for_itself(origin, now) {
             // It is not asked for again, and it does not count.
-            let seen = self.counting.store.seen(origin);
             if let Some(link) = self.link_mut(from) {
-                link.sync.received(batch, seen);
+                link.sync.declined(batch);
             }
             return;
         }

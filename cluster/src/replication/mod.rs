@@ -24,8 +24,8 @@ use crate::origin::Origin;
 /// Batches of one origin on their way before the next one waits for an acknowledgement.
 const WINDOW: usize = 8;
 
-/// Batches of cells without a version, at once: nobody acknowledges them.
-const UNVERSIONED_BATCHES: usize = 1;
+/// Batches that claim nothing, at once: nobody acknowledges them.
+const UNCLAIMED_BATCHES: usize = 1;
 
 /// Makes a cell ready to be sent.
 pub(crate) trait Wording {
@@ -50,6 +50,8 @@ pub(crate) struct LinkSync {
     out: BTreeMap<Origin, Outgoing>,
     /// Up to which version batches came without a gap, where that is more than what was seen.
     chained: BTreeMap<Origin, u64>,
+    /// What came and was not taken: acknowledged, so that it does not come again, but not here.
+    declined: BTreeMap<Origin, u64>,
     to_ack: BTreeSet<Origin>,
     /// Until the peer's first digest nothing is sent.
     asked: bool,
@@ -68,6 +70,7 @@ impl LinkSync {
             peer,
             out: BTreeMap::new(),
             chained: BTreeMap::new(),
+            declined: BTreeMap::new(),
             to_ack: BTreeSet::new(),
             asked: false,
             first: BTreeSet::new(),
@@ -159,15 +162,16 @@ impl LinkSync {
             let Some(cells) = store.origin(*origin) else {
                 continue;
             };
-            for _ in 0..UNVERSIONED_BATCHES {
+            for _ in 0..UNCLAIMED_BATCHES {
                 let some = out.next_unversioned(cells, BATCH_CELLS);
                 if some.is_empty() {
                     break;
                 }
-                let cells = words(wording, some);
-                batches.push(out.batch_without_claim(*origin, cells));
+                let some = words(wording, some);
+                batches.push(out.batch_without_claim(*origin, cells.seen(), some));
             }
-            while out.has_more(cells) && out.in_flight() < WINDOW {
+            let mut unclaimed = 0;
+            while out.has_more(cells) && out.in_flight() < WINDOW && unclaimed < UNCLAIMED_BATCHES {
                 let next = out.next(cells, BATCH_CELLS);
                 let cells = words(wording, next.cells);
                 batches.push(CellBatch {
@@ -177,7 +181,11 @@ impl LinkSync {
                     head: next.head,
                     cells,
                 });
-                out.note_sent(next.to, now);
+                if next.to > next.from {
+                    out.note_sent(next.to, now);
+                } else {
+                    unclaimed += 1;
+                }
             }
             if !out.has_more(cells) && out.unversioned_done() {
                 self.first.remove(origin);
@@ -193,9 +201,9 @@ impl LinkSync {
     }
 
     /// A batch that says that nothing is new.
-    pub(crate) fn nothing_new(&self) -> Option<CellBatch> {
+    pub(crate) fn nothing_new(&self, store: &CellStore) -> Option<CellBatch> {
         let out = self.out.get(&self.me)?;
-        Some(out.batch_without_claim(self.me, Vec::new()))
+        Some(out.batch_without_claim(self.me, store.seen(self.me), Vec::new()))
     }
 
     /// Whether the peer is to be told, now and once, that it has all it first asked for.
@@ -228,13 +236,24 @@ impl LinkSync {
         }
     }
 
+    /// Takes a batch whose cells are not merged for sent: another one tells them better. Nothing of
+    /// it is here, so who goes on with it later has to begin anew.
+    pub(crate) fn declined(&mut self, batch: &CellBatch) {
+        if batch.to_ver > batch.from_ver {
+            self.declined.insert(batch.origin, batch.to_ver);
+            self.to_ack.insert(batch.origin);
+        }
+    }
+
     /// What is to be acknowledged.
     pub(crate) fn take_acks(&mut self, store: &CellStore) -> Vec<(Origin, u64)> {
+        let declined = std::mem::take(&mut self.declined);
         std::mem::take(&mut self.to_ack)
             .into_iter()
             .map(|origin| {
-                let chained = self.chained.get(&origin).copied().unwrap_or(0);
-                (origin, chained.max(store.seen(origin)))
+                let of = |known: &BTreeMap<Origin, u64>| known.get(&origin).copied().unwrap_or(0);
+                let known = of(&self.chained).max(of(&declined));
+                (origin, known.max(store.seen(origin)))
             })
             .collect()
     }

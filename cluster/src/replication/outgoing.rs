@@ -143,22 +143,28 @@ impl Outgoing {
         some
     }
 
-    /// A batch that changes nothing in the order.
-    pub(super) fn batch_without_claim(&self, origin: Origin, cells: Vec<WireCell>) -> CellBatch {
+    /// A batch that changes nothing in the order, of one who has everything up to `head`.
+    pub(super) fn batch_without_claim(
+        &self,
+        origin: Origin,
+        head: u64,
+        cells: Vec<WireCell>,
+    ) -> CellBatch {
         CellBatch {
             origin,
             from_ver: self.claimed,
             to_ver: self.claimed,
-            head: self.claimed,
+            head,
             cells,
         }
     }
 
     /// Everything up to `ver` has arrived; how long the newest of it took. One that brings nothing
-    /// new came after a gap: go back.
+    /// new came after a gap: go back, and further if the peer no longer says that it needs no more.
     pub(super) fn acked(&mut self, ver: u64, now: Duration) -> Option<Duration> {
         if ver <= self.acked {
-            if !self.flying.is_empty() && ver == self.acked {
+            if !self.flying.is_empty() {
+                self.acked = ver;
                 self.rewind(now);
             }
             return None;

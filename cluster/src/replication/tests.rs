@@ -236,6 +236,85 @@ fn cells_of_a_third_origin_are_passed_on_with_those_from_the_store() {
     );
 }
 
+#[test]
+fn a_part_that_is_claimed_is_no_head() {
+    let (mut left, mut right) = link(1, 2);
+    let many = (WINDOW + 1) * BATCH_CELLS;
+    for counter in 0..many as u64 {
+        left.count(counter, 1);
+    }
+    for batch in left.pump(at(0)) {
+        right.take(&batch);
+    }
+    let word = left.sync.nothing_new(&left.store).unwrap();
+    assert_eq!(right.take(&word).seen, None);
+    assert_eq!(right.store.seen(left.me), 0);
+}
+
+#[test]
+fn what_was_only_known_in_part_goes_on_whole_and_ends() {
+    let (mut left, mut right) = (Side::new(1, 2), Side::new(2, 1));
+    let dead = origin(9);
+    let many = ((WINDOW + 2) * BATCH_CELLS) as u64;
+    for counter in 0..many {
+        let slot = left.slot(counter);
+        let state = CellState {
+            ver: 11 + counter,
+            used: 1,
+            held: 0,
+            expires_at: LATER,
+        };
+        left.store.merge(dead, (slot, 0), state, NOW);
+    }
+    left.store.advance(dead, 10);
+    left.sync.digest(&right.digest(), &left.store);
+    for round in 0..40 {
+        for batch in left.pump(at(round * 100)) {
+            right.take(&batch);
+        }
+        for (origin, ver) in right.sync.take_acks(&right.store) {
+            left.sync.acked(origin, ver, at(round * 100));
+        }
+        left.sync.check(at(round * 100));
+    }
+    assert!(left.sync.take_caught_up());
+    assert_eq!(right.known(dead).len() as u64, many);
+    assert_eq!(right.store.seen(dead), 10);
+    assert!(!left.sync.out.contains_key(&dead));
+}
+
+#[test]
+fn what_was_declined_is_sent_again_once_it_is_wanted() {
+    let (mut left, mut right) = (Side::new(1, 2), Side::new(2, 1));
+    let dead = origin(9);
+    let many = ((WINDOW + 2) * BATCH_CELLS) as u64;
+    for counter in 0..many {
+        let slot = left.slot(counter);
+        let state = CellState {
+            ver: 1 + counter,
+            used: 1,
+            held: 0,
+            expires_at: LATER,
+        };
+        left.store.merge(dead, (slot, 0), state, NOW);
+    }
+    left.store.advance(dead, many);
+    left.sync.digest(&right.digest(), &left.store);
+    for batch in left.pump(at(0)) {
+        right.sync.declined(&batch);
+    }
+    for round in 0..10 {
+        for (origin, ver) in right.sync.take_acks(&right.store) {
+            left.sync.acked(origin, ver, at(round * 300));
+        }
+        for batch in left.pump(at(round * 300)) {
+            right.take(&batch);
+        }
+    }
+    assert_eq!(right.known(dead).len() as u64, many);
+    assert_eq!(right.store.seen(dead), many);
+}
+
 proptest! {
     /// Batches and acknowledgements get lost, come twice and out of order; with time, all arrives.
     #[test]

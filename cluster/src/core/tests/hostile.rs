@@ -56,6 +56,30 @@ fn nobody_is_believed_about_a_member_that_speaks_for_itself() {
 }
 
 #[test]
+fn what_others_told_of_a_member_that_spoke_for_itself_is_no_part_of_what_is_here() {
+    let mut bench = Bench::serving();
+    let dead = origin(2, 20);
+    bench.link(5, dead);
+    bench.link(6, origin(3, 30));
+    let declined = bench.cells(dead, 4, vec![bench.cell(4, 7, 0)]);
+    bench.frame_of(6, 3, declined);
+    let acks = bench.pass(20);
+    assert!(frames(&acks).contains(&&Frame::Ack(vec![(dead, 4)])));
+    bench.tell(Input::LinkDown {
+        link: 5,
+        node: NodeKey(2),
+    });
+    // It is told from the beginning, of which this is a part.
+    let Frame::Cells(whole) = bench.cells(dead, 4, vec![bench.cell(2, 7, 0)]) else {
+        unreachable!("cells are cells");
+    };
+    let part = Frame::Cells(CellBatch { to_ver: 2, ..whole });
+    bench.frame_of(6, 3, part);
+    let acks = bench.pass(20);
+    assert!(frames(&acks).contains(&&Frame::Ack(vec![(dead, 2)])));
+}
+
+#[test]
 fn a_peer_that_claims_to_have_more_than_there_is_is_told_all_the_same() {
     let mut bench = Bench::serving();
     let me = origin(1, 10);
