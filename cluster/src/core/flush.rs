@@ -50,6 +50,8 @@ pub(super) struct Flush {
     next_heartbeat: Duration,
     pub(super) heartbeat_at: Option<Duration>,
     next_load: Option<Duration>,
+    /// The last time that was asked for, beside the next one.
+    last_load: Option<Duration>,
     asked_load: Option<Duration>,
     /// The node's own copy, until cluster time is known.
     pub(super) kept: Option<Vec<(Origin, WireCell)>>,
@@ -87,9 +89,18 @@ impl Flush {
         Some(next)
     }
 
-    /// Reads the stored cells again then, if not sooner.
+    /// Reads the stored cells again then; what was to be read sooner or later still is.
     pub(super) fn reload_at(&mut self, at: Duration) {
         self.next_load = Some(self.next_load.map_or(at, |next| next.min(at)));
+        self.last_load = self.last_load.max(Some(at));
+    }
+
+    /// The stored cells came: what was to be read after the question still is.
+    fn loaded(&mut self) {
+        let asked = self.asked_load.take();
+        let is_open = |at: &Duration| asked.is_none_or(|asked| *at > asked);
+        self.last_load = self.last_load.filter(is_open);
+        self.next_load = self.next_load.filter(is_open).or(self.last_load);
     }
 
     pub(super) fn unflushed(&self) -> u64 {
@@ -292,10 +303,9 @@ impl Core {
             // Of the process before this one; they are asked for once cluster time is known.
             return;
         }
-        self.flush.asked_load = None;
-        self.flush.next_load = None;
         match result {
             Ok(cells) => {
+                self.flush.loaded();
                 self.stored_cells_came(cells, now);
                 if !std::mem::replace(&mut self.ready.loaded, true) {
                     self.ask(StoreRequest::LoadOutcomes);
@@ -303,7 +313,9 @@ impl Core {
             }
             Err(()) => {
                 self.ready.store_away = true;
+                self.flush.asked_load = None;
                 self.flush.next_load = Some(now.mono + RELOAD_EVERY);
+                self.flush.last_load = self.flush.last_load.max(self.flush.next_load);
             }
         }
     }

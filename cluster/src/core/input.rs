@@ -60,6 +60,10 @@ pub(crate) enum Input {
         outcome: ProbeOutcome,
     },
     Store(StoreReply),
+    /// The entity log has told everything up to this revision, whether it fits here or not.
+    EntitiesRead {
+        revision: u64,
+    },
     Command(Command),
 }
 

@@ -198,6 +198,7 @@ impl Core {
                 self.membership.link_probed(node, outcome, now.mono);
             }
             Input::Store(reply) => self.store_answered(reply, now),
+            Input::EntitiesRead { revision } => self.entities_read(revision),
             Input::Command(command) => self.obey(command, now),
         }
         self.follow_membership(now);

@@ -29,8 +29,23 @@ pub(super) struct News {
     /// The revision of entities.
     pub(super) applied: Option<u64>,
     pub(super) mark: Option<ConfigurationMark>,
+    /// Up to where the entity log has told them: not all need fit here.
+    read: u64,
+    /// Up to where peers have sent them.
+    brought: Option<u64>,
     next_ask: Duration,
 }
+
+// === impl News ===
+
+impl News {
+    /// After which revision something is missing here.
+    fn known(&self) -> u64 {
+        self.read.max(self.applied.unwrap_or(0))
+    }
+}
+
+// === impl Core ===
 
 impl Core {
     /// Entities that were just written here.
@@ -63,7 +78,8 @@ impl Core {
     pub(super) fn entities_came(&mut self, from: NodeKey, batch: EntityBatch) {
         self.figures.entities_received += batch.entities.len() as u64;
         self.send(from, Frame::Received(batch.id));
-        if !batch.entities.is_empty() {
+        if let Some(last) = batch.entities.last() {
+            self.news.brought = self.news.brought.max(Some(last.revision));
             self.effects.push(Effect::Offer {
                 after: batch.after,
                 entities: batch.entities,
@@ -102,14 +118,33 @@ impl Core {
 
     /// This node serves by the entities up to `revision`.
     pub(super) fn applied_here(&mut self, revision: u64) {
+        self.entities_read(revision);
         if self.news.applied != Some(revision) {
             self.news.applied = Some(revision);
             self.send_all(&Frame::Applied { revision }, None);
         }
     }
 
+    /// The entity log has told all up to `revision`. When that is all that peers have sent, who is
+    /// still ahead is asked for more at once.
+    pub(super) fn entities_read(&mut self, revision: u64) {
+        let news = &mut self.news;
+        news.read = news.read.max(revision);
+        if news.brought.take_if(|last| *last <= revision).is_some() {
+            news.next_ask = Duration::ZERO;
+        }
+    }
+
+    /// Whether a linked peer serves by newer entities than this node.
+    pub(super) fn is_behind(&self) -> bool {
+        let linked = self.peers.values().filter(|peer| peer.link.is_some());
+        linked
+            .filter_map(|peer| peer.applied)
+            .any(|theirs| theirs > self.news.applied.unwrap_or(0))
+    }
+
     pub(super) fn applied_there(&mut self, node: NodeKey, revision: u64, now: Now) {
-        let mine = self.news.applied.unwrap_or(0);
+        let mine = self.news.known();
         let Some(peer) = self.peers.get_mut(&node) else {
             return;
         };
@@ -122,7 +157,7 @@ impl Core {
 
     /// Asks a peer that has been ahead for too long.
     pub(super) fn ask_for_entities(&mut self, now: Now) {
-        let mine = self.news.applied.unwrap_or(0);
+        let mine = self.news.known();
         let mut ahead = None;
         for (node, peer) in &mut self.peers {
             if peer.applied.is_none_or(|theirs| theirs <= mine) || peer.link.is_none() {

@@ -1,8 +1,9 @@
 //! When this node may count, and when it may serve.
 //!
 //! Promise: a node that has not merged what others counted serves nothing, so that a restart hands
-//! out no fresh budget; one that can learn it from nobody serves after 10 s and says so. Nothing is
-//! counted by a clock that was not compared with the others': it would move windows on too early.
+//! out no fresh budget; nor does it while a peer serves by newer entities, so that no revoked key
+//! comes back. One that can learn it from nobody serves after 10 s and says so. Nothing is counted
+//! by a clock that was not compared with the others': it would move windows on too early.
 
 use std::time::Duration;
 
@@ -54,9 +55,13 @@ impl Ready {
         !self.loaded && !self.merged
     }
 
-    /// Whether this node may serve; `alone`: nobody is there to ask.
-    fn may_serve(&self, alone: bool, now: Duration) -> bool {
+    /// Whether this node may serve; `alone`: nobody is there to ask, `behind`: somebody serves by
+    /// newer entities.
+    fn may_serve(&self, alone: bool, behind: bool, now: Duration) -> bool {
         let waited = now.saturating_sub(self.began) >= AT_MOST;
+        if behind && !waited {
+            return false;
+        }
         match (self.loaded, self.merged) {
             (true, true) => true,
             (true, false) => alone || waited,
@@ -109,7 +114,10 @@ impl Core {
         if self.ready.caught_up {
             return;
         }
-        if self.ready.may_serve(self.is_alone(), now.mono) {
+        if self
+            .ready
+            .may_serve(self.is_alone(), self.is_behind(), now.mono)
+        {
             self.ready.caught_up = true;
             // From now on it may lead.
             self.members_changed = true;
@@ -150,7 +158,9 @@ mod tests {
                 ..Ready::new(Duration::ZERO)
             };
             let case = (loaded, store_away, merged, alone, when);
-            assert_eq!(ready.may_serve(alone, when), expected, "{case:?}");
+            assert_eq!(ready.may_serve(alone, false, when), expected, "{case:?}");
+            let behind = ready.may_serve(alone, true, when);
+            assert_eq!(behind, expected && when == late, "{case:?}");
         }
     }
 }

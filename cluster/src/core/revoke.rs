@@ -1,7 +1,8 @@
 //! Virtual keys that were revoked: a set that only grows.
 //!
 //! Promise: whoever a link is up with has every revocation that this node knows and the store does
-//! not have yet. A node says that it received one when it is in force there.
+//! not have yet, and the newest of the others: the store may be away for it. A node says that it
+//! received one when it is in force there.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -18,6 +19,9 @@ const MOST: usize = 65_536;
 
 /// Most that are shown with the number of nodes they are in force on.
 const SHOWN: usize = 256;
+
+/// How many of the newest are told to whoever comes, though the store has them.
+const NEWEST: usize = 500;
 
 /// Most of one frame.
 const PER_FRAME: usize = 500;
@@ -142,16 +146,17 @@ impl Core {
         for Revocation { hash, change } in revocations {
             if self.revocations.add(&hash, &change, false) {
                 news.push(hash.clone());
-                self.effects.push(Effect::Incoming(Incoming::Revoked {
-                    hash: hash.clone(),
-                    change,
-                }));
             }
             if let Some(entry) = self.revocations.by_hash.get_mut(&hash) {
                 // Who tells it has it.
                 entry.on.insert(from);
             }
             if !self.revocations.is_in_force(&hash) {
+                // Also again: there may have been no room for it the first time.
+                self.effects.push(Effect::Incoming(Incoming::Revoked {
+                    hash: hash.clone(),
+                    change,
+                }));
                 open.insert(hash);
             }
         }
@@ -178,13 +183,14 @@ impl Core {
         }
     }
 
-    /// Everything the store does not have, to a node that has just come.
+    /// Everything the store does not have, and the newest, to a node that has just come.
     pub(super) fn send_revocations(&mut self, node: NodeKey) {
-        let open: Vec<String> = self
-            .revocations
+        let set = &self.revocations;
+        let newest: BTreeSet<&String> = set.order.iter().rev().take(NEWEST).collect();
+        let open: Vec<String> = set
             .by_hash
             .iter()
-            .filter(|(_, entry)| !entry.persisted)
+            .filter(|(hash, entry)| !entry.persisted || newest.contains(hash))
             .map(|(hash, _)| hash.clone())
             .collect();
         for hashes in open.chunks(PER_FRAME) {

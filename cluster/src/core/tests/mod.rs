@@ -1,4 +1,5 @@
 mod apart;
+mod asked;
 mod clocks;
 mod hostile;
 mod terms;
@@ -384,8 +385,15 @@ fn revocations_are_told_to_whoever_comes_until_the_store_has_them() {
     bench.order(Command::RevocationPersisted {
         hash: "x".to_owned(),
     });
+    for number in 0..499 {
+        bench.order(Command::Revoke {
+            hash: format!("later-{number}"),
+            change: change(),
+        });
+    }
     let second = bench.link(6, origin(2, 20));
-    assert_eq!(told(&second), ["y"]);
+    assert_eq!(told(&second).len(), 500);
+    assert!(told(&second).contains(&"y".to_owned()));
     let now = bench.order(Command::Revoke {
         hash: "z".to_owned(),
         change: change(),

@@ -53,6 +53,8 @@ pub(super) struct Running {
     outlets: Outlets,
     desk: StoreDesk,
     entities: EntityLog,
+    /// How far they were read when the core was last told.
+    read: u64,
     peers: Vec<String>,
     advertised: SocketAddr,
     local: IpAddr,
@@ -115,6 +117,7 @@ pub(super) fn begin(mesh: Mesh, sockets: Sockets) -> io::Result<(Running, Source
         outlets,
         desk: parts.desk,
         entities: parts.entities,
+        read: 0,
         peers: config.peers,
         advertised,
         local,
@@ -253,6 +256,10 @@ impl Running {
     fn tick(&mut self, sources: &Sources) {
         for input in std::mem::take(&mut self.pending) {
             self.tell(input);
+        }
+        let revision = self.entities.revision();
+        if std::mem::replace(&mut self.read, revision) != revision {
+            self.tell_quietly(Input::EntitiesRead { revision });
         }
         let now = self.now();
         self.core.tick(now);
