@@ -2,8 +2,8 @@
 //!
 //! The aim is the lower median of all live clocks, so one that is wrong follows the others. Once
 //! this node counts, the offset only creeps, and a step of the wall clock is taken out at once:
-//! cluster time never goes back. It goes ahead at once
-//! only where it is far behind.
+//! cluster time never goes back. It goes ahead at once only where it is far behind. Where nobody is
+//! left to compare with, a step counts as the truth, and cluster time follows it in the same way.
 
 use std::time::Duration;
 
@@ -27,6 +27,8 @@ pub(super) const LEAP_MS: i64 = 10_000;
 pub(super) struct ClockSync {
     offset_us: i64,
     target_ms: i64,
+    /// Steps that were taken out since clocks were last compared.
+    unproven_ms: i64,
     last: Option<Now>,
     /// Until this node counts, nothing depends on its time.
     may_step: bool,
@@ -39,6 +41,7 @@ impl ClockSync {
         Self {
             offset_us: 0,
             target_ms: 0,
+            unproven_ms: 0,
             last: None,
             may_step: true,
         }
@@ -78,6 +81,7 @@ impl ClockSync {
         let step = if step.abs() >= STEP_MS { step } else { 0 };
         self.offset_us = self.offset_us.saturating_sub(step.saturating_mul(1_000));
         self.target_ms = self.target_ms.saturating_sub(step);
+        self.unproven_ms = self.unproven_ms.saturating_add(step);
         let wall = signed(now.wall).saturating_sub(step);
         let corrected = Now {
             mono: now.mono,
@@ -92,6 +96,13 @@ impl ClockSync {
         offsets.push(0);
         offsets.sort_unstable();
         self.target_ms = offsets[(offsets.len() - 1) / 2];
+        self.unproven_ms = 0;
+    }
+
+    /// Nobody is there who could know better: the wall clock was right to step.
+    pub(super) fn believe_steps(&mut self) {
+        let steps = std::mem::take(&mut self.unproven_ms);
+        self.target_ms = self.target_ms.saturating_add(steps);
     }
 
     /// Moves the offset, for the time that passed; tells by how many milliseconds.
@@ -176,5 +187,27 @@ mod tests {
         // The driver adds the offset now.
         assert_eq!(clock.correct(at(20, 1_000_020)).1, 0);
         assert_eq!(clock.raw(at(20, 1_000_020)), Timestamp(1_005_020));
+    }
+
+    #[test]
+    fn a_step_that_nobody_contradicts_is_believed() {
+        let hours_6 = 6 * 3_600_000;
+        for (step, offset) in [(hours_6, -5_000), (-hours_6, hours_6 - 5_000 - 1)] {
+            let mut clock = ClockSync::new();
+            clock.aim(vec![-5_000, -5_000]);
+            clock.creep(Duration::from_millis(10));
+            clock.settle();
+            clock.correct(at(0, 2_000_000_000_000));
+            assert_eq!(clock.correct(at(10, 2_000_000_000_010 + step)).1, step);
+            clock.creep(Duration::from_millis(10));
+            assert_eq!(clock.offset_ms(), -5_000 - step, "somebody may know better");
+            clock.believe_steps();
+            clock.creep(Duration::from_millis(10));
+            // Far ahead at once, and back only slowly.
+            assert_eq!(clock.offset_ms(), offset);
+            clock.believe_steps();
+            clock.creep(Duration::from_millis(10));
+            assert!(clock.offset_ms().abs_diff(offset) <= 1, "once");
+        }
     }
 }

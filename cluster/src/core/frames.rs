@@ -96,11 +96,20 @@ impl Core {
     }
 
     fn aim_clock(&mut self) {
-        let links = self.peers.values().filter_map(|peer| peer.link.as_ref());
-        let offsets = links
-            .filter_map(|link| link.samples.best())
-            .map(|sample| sample.offset_ms)
-            .collect();
+        let offsets = self.other_clocks().collect();
         self.clock.aim(offsets);
+    }
+
+    fn other_clocks(&self) -> impl Iterator<Item = i64> {
+        let links = self.peers.values().filter_map(|peer| peer.link.as_ref());
+        let samples = links.filter_map(|link| link.samples.best());
+        samples.map(|sample| sample.offset_ms)
+    }
+
+    /// A node without others has its own clock alone to go by.
+    pub(super) fn go_by_own_clock(&mut self) {
+        if self.live_peers().next().is_none() && self.other_clocks().next().is_none() {
+            self.clock.believe_steps();
+        }
     }
 }

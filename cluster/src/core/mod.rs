@@ -257,6 +257,7 @@ impl Core {
 
     fn look(&mut self, now: Now) {
         self.watch_split(now);
+        self.go_by_own_clock();
         self.watch_clock(now);
         self.watch_ready(now);
         let holds = self.lacking(CAP_HOLDS).is_empty();

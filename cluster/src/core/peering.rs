@@ -253,9 +253,10 @@ impl Core {
     }
 
     /// Cluster time leapt ahead: what came before was refused as too far ahead, or may be. Every link
-    /// begins anew.
+    /// begins anew, and the store is read again.
     pub(super) fn ask_for_all_again(&mut self, now: Now) {
         self.counting.store.doubt(self.config.me);
+        self.flush.reload_at(now.mono);
         for node in self.linked() {
             if let Some(link) = self.link(node).map(|link| link.id) {
                 self.effects.push(Effect::CloseLink { link });

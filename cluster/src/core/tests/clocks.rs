@@ -174,4 +174,32 @@ fn a_node_that_slept_asks_for_all_that_it_refused_meanwhile() {
     assert_eq!(bench.core.counting.store.seen(peer), 0);
     let greeting = bench.link(7, peer);
     assert_eq!(digests(&greeting), 1);
+    assert!(loads(&closed), "and the store is read again");
+}
+
+#[test]
+fn a_clock_that_was_set_is_followed_by_a_node_that_is_alone() {
+    const SLEPT: u64 = 6 * 3_600_000;
+    for alone in [true, false] {
+        let mut bench = Bench::serving();
+        if !alone {
+            bench.link(5, origin(2, 20));
+            bench.frame(5, pong(&bench, 0));
+        }
+        let mut effects = Vec::new();
+        for _ in 0..20 {
+            bench.ms += 10;
+            let mut now = bench.now();
+            now.wall.0 += SLEPT;
+            bench.core.tick(now);
+            effects.extend(bench.core.take_effects());
+        }
+        let expected = if alone { 0 } else { -(SLEPT as i64) };
+        assert_eq!(bench.core.offset(), expected);
+        assert_eq!(
+            loads(&effects),
+            alone,
+            "what was refused before may count now"
+        );
+    }
 }
