@@ -48,6 +48,8 @@ pub(super) struct Judging {
     pub(super) nearest: Vec<Slot>,
     found: Vec<(u64, Slot)>,
     division: (u64, u64),
+    /// What is this side's part of all limits.
+    parts: (u64, u64),
 }
 
 /// What limits one counter, besides its amount.
@@ -81,6 +83,7 @@ impl Judging {
             nearest: Vec::new(),
             found: Vec::new(),
             division: (1, 0),
+            parts: (1, 1),
         }
     }
 
@@ -117,6 +120,7 @@ impl Core {
     /// Judges what changed, what is near its end, and a part of all the rest.
     pub(super) fn judge_limits(&mut self, now: Now) {
         self.divide();
+        self.part();
         if std::mem::take(&mut self.judge_all) {
             self.judging.begin_round();
         }
@@ -172,6 +176,23 @@ impl Core {
             self.judging.division = division;
             self.counting.table.divide(division.0, division.1);
         }
+    }
+
+    /// While members are apart, what is not judged yet may go as far as this side's share of it.
+    fn part(&mut self) {
+        let parts = match self.shares() {
+            true => self.split.parts(),
+            false => (1, 1),
+        };
+        if parts != self.judging.parts {
+            self.judging.parts = parts;
+            self.counting.table.part(parts.0, parts.1);
+        }
+    }
+
+    /// Whether members are apart, and limits give shares then.
+    fn shares(&self) -> bool {
+        self.config.partition == Partition::Share && !self.split.apart.is_empty()
     }
 
     /// Nodes that strict limits are divided among, and this one's number.
@@ -307,7 +328,7 @@ impl Core {
 
     /// Up to where this side may go, while members are missing.
     fn share_of(&mut self, slot: Slot, counter: &Counter, now: Now) -> Option<u64> {
-        if self.config.partition == Partition::Available || self.split.apart.is_empty() {
+        if !self.shares() {
             return None;
         }
         let (visible, members) = self.split.parts();

@@ -140,12 +140,8 @@ impl Tracked {
 
     /// Takes away what holds the counter back: nobody looks after it until it is used again.
     pub(super) fn let_go(&self) {
-        let fleet = self.limited.as_ref().and_then(|limited| limited.fleet);
-        if let (Some(counter), Some(fleet)) = (&self.counter, fleet) {
-            counter.set_fleet(Fleet {
-                ceiling: u64::MAX,
-                ..fleet
-            });
+        if let Some(counter) = &self.counter {
+            counter.unset_ceiling();
         }
     }
 

@@ -127,6 +127,43 @@ fn a_counter_that_nobody_looks_after_is_not_held_back() {
 }
 
 #[test]
+fn what_nobody_used_when_members_parted_has_a_share_from_the_first_request_on() {
+    use policy::{Enforcement, Limit, OnTight};
+
+    let remaining = |bench: &Bench, name: &str| {
+        let id: CounterId = COUNTER
+            .replace("/a/", &format!("/{name}/"))
+            .parse()
+            .unwrap();
+        let limit = Limit {
+            counter: bench.table.counter(&id),
+            id,
+            amount: 10,
+            enforcement: Enforcement::Eventual,
+            shadow: false,
+            on_tight: OnTight::Refuse,
+            overridden: None,
+        };
+        limit.standing(bench.now().wall).remaining
+    };
+    let mut bench = Bench::serving();
+    let part = |bench: &mut Bench, apart: &[u128]| {
+        let split = &mut bench.core.split;
+        split.full = (1..=4).map(NodeKey).collect();
+        split.apart = apart.iter().copied().map(NodeKey).collect();
+        let now = bench.now();
+        bench.core.judge_limits(now);
+    };
+    part(&mut bench, &[3, 4]);
+    assert_eq!(remaining(&bench, "a"), 5);
+    part(&mut bench, &[]);
+    assert_eq!(remaining(&bench, "a"), 10);
+    bench.core.config.partition = Partition::Available;
+    part(&mut bench, &[3, 4]);
+    assert_eq!(remaining(&bench, "a"), 10);
+}
+
+#[test]
 fn slots_have_their_turn() {
     use super::super::limits::in_turn;
     let mut slots = crate::cell::Slots::new();

@@ -37,7 +37,8 @@ pub enum Mode {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fleet {
     /// What this node's and the others' use may reach together, by admissions
-    /// here; `u64::MAX` = the limit alone decides.
+    /// here; `u64::MAX` = the limit alone decides. Before one is set, it is the
+    /// part of the limit that `CounterTable::part` gives.
     pub ceiling: u64,
     /// How the limit is held, for show.
     pub mode: Mode,
@@ -65,6 +66,11 @@ pub struct OwnCell {
 #[derive(Debug, Default)]
 pub(super) struct Division(AtomicU64);
 
+/// The part of all limits that is this side's while nodes are missing: all
+/// nodes and those on this side in one word; 0 while none is.
+#[derive(Debug, Default)]
+pub(super) struct Side(AtomicU64);
+
 /// Made when there are other nodes that the counter has to do with.
 #[derive(Debug)]
 pub(super) struct FleetPart {
@@ -85,6 +91,9 @@ pub(super) struct FleetPart {
     /// When the last of that has left the window, in milliseconds since 1970.
     overshoot_until: AtomicU64,
 }
+
+/// No ceiling was set: the side's part of the limit decides.
+const UNSET: u64 = u64::MAX;
 
 const MODES: [Mode; 5] = [
     Mode::Single,
@@ -140,6 +149,31 @@ impl Division {
     }
 }
 
+// === impl Side ===
+
+impl Side {
+    pub(super) fn set(&self, visible: u64, nodes: u64) {
+        let low = |number: u64| number.min(u64::from(u32::MAX));
+        let word = match visible < nodes {
+            true => low(nodes) << 32 | low(visible),
+            false => 0,
+        };
+        // Nothing else is read by who sees it.
+        self.0.store(word, Ordering::Relaxed);
+    }
+
+    /// This side's part of `limit`, rounded down.
+    fn part(&self, limit: u64) -> u64 {
+        let word = self.0.load(Ordering::Relaxed);
+        let (nodes, visible) = (word >> 32, word & u64::from(u32::MAX));
+        if nodes == 0 {
+            return limit;
+        }
+        let part = u128::from(limit) * u128::from(visible) / u128::from(nodes);
+        u64::try_from(part).unwrap_or(limit)
+    }
+}
+
 // === impl FleetPart ===
 
 impl Default for FleetPart {
@@ -148,7 +182,7 @@ impl Default for FleetPart {
             remote: OnceLock::new(),
             past: OnceLock::new(),
             held: AtomicU64::new(0),
-            ceiling: AtomicU64::new(u64::MAX),
+            ceiling: AtomicU64::new(UNSET),
             mode: AtomicU8::new(0),
             overshoot_bound: AtomicU64::new(u64::MAX),
             trigger: AtomicU64::new(u64::MAX),
@@ -181,6 +215,12 @@ impl FleetPart {
     fn weighs(&self, more: u64) -> bool {
         let before = self.unpublished.fetch_add(more, Ordering::AcqRel);
         more > 0 && before.saturating_add(more) >= self.trigger.load(Ordering::Acquire)
+    }
+
+    /// How far the counter may go, if that was said.
+    fn ceiling(&self) -> Option<u64> {
+        let ceiling = self.ceiling.load(Ordering::Acquire);
+        (ceiling != UNSET).then_some(ceiling)
     }
 
     fn mode(&self) -> Mode {
@@ -264,13 +304,21 @@ impl Counter {
         let part = self.fleet_part();
         let mode = MODES.iter().position(|mode| *mode == fleet.mode);
         let bound = fleet.overshoot_bound.unwrap_or(u64::MAX);
-        part.ceiling.store(fleet.ceiling, Ordering::Release);
+        let ceiling = fleet.ceiling.min(UNSET - 1);
+        part.ceiling.store(ceiling, Ordering::Release);
         part.mode.store(
             mode.and_then(|mode| u8::try_from(mode).ok()).unwrap_or(0),
             Ordering::Release,
         );
         part.overshoot_bound.store(bound, Ordering::Release);
         part.trigger.store(fleet.trigger, Ordering::Release);
+    }
+
+    /// Takes the ceiling back, as nobody looks after the counter any more.
+    pub fn unset_ceiling(&self) {
+        if let Some(fleet) = self.fleet.get() {
+            fleet.ceiling.store(UNSET, Ordering::Release);
+        }
     }
 
     /// Notes that the others have heard of everything here.

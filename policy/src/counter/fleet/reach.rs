@@ -84,11 +84,16 @@ impl Counter {
     /// What this node and the others may reach together.
     pub(in crate::counter) fn shared_ceiling(&self, bound: Bound) -> u64 {
         let limit = bound.amount.min(self.countable());
-        match self.fleet.get() {
-            Some(fleet) if self.share(bound).is_none() => {
-                limit.min(fleet.ceiling.load(Ordering::Acquire))
+        if self.share(bound).is_some() {
+            return limit;
+        }
+        match self.fleet.get().and_then(|fleet| fleet.ceiling()) {
+            Some(ceiling) => limit.min(ceiling),
+            // It was not in use when the nodes parted.
+            None => {
+                let tracked = self.tracked.as_ref();
+                tracked.map_or(limit, |tracked| tracked.tracker.side.part(limit))
             }
-            _ => limit,
         }
     }
 

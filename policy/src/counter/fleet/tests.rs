@@ -354,6 +354,43 @@ fn a_division_that_was_lifted_or_never_made() {
 }
 
 #[test]
+fn who_has_no_ceiling_of_its_own_has_the_sides_part() {
+    let node = Node::new(&id(Unit::Usd, "1d", WindowKind::Calendar));
+    let set = |ceiling| {
+        let mode = Mode::Live;
+        let fleet = Fleet::default();
+        node.counter.set_fleet(Fleet {
+            ceiling,
+            mode,
+            ..fleet
+        });
+    };
+    let now = Timestamp(100_000);
+    let reach = |limit: u64| node.counter.ceiling(limit.into());
+    for (visible, nodes, part) in [(3, 3, 11), (2, 3, 7), (1, 3, 3), (0, 1, 0), (4, 0, 11)] {
+        node.table.part(visible, nodes);
+        assert_eq!(reach(11), part, "{visible} of {nodes}");
+        assert!(node.counter.fits(part, 11, now) && !node.counter.fits(part + 1, 11, now));
+    }
+    node.table.part(2, 3);
+    assert_eq!(reach(u64::MAX), u64::MAX / 3 * 2);
+    for (ceiling, expected) in [(5, 5), (9, 9), (u64::MAX, 11)] {
+        set(ceiling);
+        assert_eq!(reach(11), expected, "{ceiling}");
+    }
+    node.counter.unset_ceiling();
+    assert_eq!(reach(11), 7);
+    // What others have alone is no ceiling.
+    let other = node
+        .table
+        .counter(&id(Unit::Usd, "1w", WindowKind::Calendar));
+    other.change_remote(other.id().epoch(now), 0, 2, now);
+    assert_eq!(other.own_ceiling(11.into(), now), 5);
+    node.table.part(3, 3);
+    assert_eq!((reach(11), other.own_ceiling(11.into(), now)), (11, 9));
+}
+
+#[test]
 fn own_cells_tell_settled_and_held_apart() {
     let now = Timestamp(100_000);
     let check = |id: CounterId, expected: OwnCell| {

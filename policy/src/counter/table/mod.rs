@@ -90,6 +90,16 @@ impl CounterTable {
         }
     }
 
+    /// While nodes are missing: `visible` of `nodes` are on this side, and a
+    /// limit whose counter has no ceiling of its own may reach that part of
+    /// its amount. With all of them visible, the default, it is the limit.
+    /// Only a tracking table can be parted.
+    pub fn part(&self, visible: u64, nodes: u64) {
+        if let Some(tracker) = &self.tracker {
+            tracker.side.set(visible, nodes);
+        }
+    }
+
     /// The counter of this identity, made at zero if there is none.
     #[must_use]
     pub fn counter(&self, id: &CounterId) -> Arc<Counter> {

@@ -16,7 +16,7 @@ use loom::sync::atomic::{AtomicBool, Ordering};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::Counter;
-use super::fleet::Division;
+use super::fleet::{Division, Side};
 
 /// Whether a counter changed since its mark was last taken away.
 #[derive(Debug)]
@@ -33,6 +33,7 @@ pub(super) struct Tracker {
     /// The table is gone, and nobody takes anything any more.
     closed: Flag,
     pub(super) division: Division,
+    pub(super) side: Side,
 }
 
 /// A counter's way to its table's tracker.
