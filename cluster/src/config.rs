@@ -47,6 +47,9 @@ pub struct ClusterConfig {
     pub build: String,
     /// What leaders do.
     pub tasks: Vec<Task>,
+    /// Ends the process, and tells why: a thread of the cluster is lost, without which the node must
+    /// not go on as if it were a member. Called at most once by each thread.
+    pub fatal: fn(&str),
 }
 
 /// What a limit may give while members are missing.

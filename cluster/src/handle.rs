@@ -28,6 +28,9 @@ const ORDERS: usize = 4_096;
 /// Most findings of one diagnosis that wait to be read; more are left out.
 const FINDINGS: usize = 1_024;
 
+/// After which time without a view the thread hangs: it posts one each 100 ms.
+pub(crate) const STALLED: Duration = Duration::from_secs(5);
+
 /// The way to a running cluster. Clones lead to the same one.
 #[derive(Clone)]
 pub struct ClusterHandle {
@@ -48,6 +51,9 @@ struct Shared {
 pub(crate) enum Order {
     Command(Command),
     Diagnose(SyncSender<Diagnosis>),
+    /// Calls it on the driver's thread.
+    #[cfg(test)]
+    Call(fn()),
 }
 
 /// The newest view, and a bell for those that wait for a newer one.
@@ -61,6 +67,8 @@ pub(crate) struct Board {
 #[derive(Default)]
 struct Posted {
     times: u64,
+    /// When it last was.
+    at: Option<Instant>,
     closed: bool,
 }
 
@@ -97,6 +105,13 @@ impl ClusterHandle {
     #[must_use]
     pub fn is_caught_up(&self) -> bool {
         self.shared.board.view.load().caught_up
+    }
+
+    /// Whether the thread `tyr-cluster` hangs: it has posted no view for [`STALLED`]. What it would do
+    /// is then not done, and what `view` shows is old.
+    #[must_use]
+    pub fn is_stalled(&self) -> bool {
+        self.shared.board.silent_for() >= STALLED
     }
 
     /// Tells the others of entities that were just written here.
@@ -147,7 +162,8 @@ impl ClusterHandle {
         self.order(Command::Configuration(mark));
     }
 
-    /// Uses other secrets from now on: the first seals, all open. Links that are up stay up.
+    /// Uses other secrets from now on: the first seals, all open. Links that a secret stands for which
+    /// is no longer among them end and are made anew; the others stay up.
     pub fn set_secrets(&self, secrets: Vec<Vec<u8>>) -> Result<(), KeyError> {
         self.shared.keys.replace(&secrets)?;
         self.shared.trust.renew();
@@ -200,6 +216,17 @@ impl ClusterHandle {
     #[must_use]
     pub fn clock(&self) -> Arc<dyn Clock> {
         Arc::<ClusterClock>::clone(&self.shared.clock)
+    }
+
+    /// As if the names of peers meant these from now on.
+    #[cfg(test)]
+    pub(crate) fn seeds_moved(&self, seeds: Vec<std::net::SocketAddr>) {
+        self.order(Command::SetSeeds(seeds));
+    }
+
+    #[cfg(test)]
+    pub(crate) fn call(&self, function: fn()) {
+        self.send(Order::Call(function));
     }
 
     fn order(&self, command: Command) {
@@ -271,8 +298,18 @@ fn applied_on(view: &ClusterView, revision: u64) -> Option<AppliedOn> {
 impl Board {
     pub(crate) fn post(&self, view: ClusterView) {
         self.view.store(Arc::new(view));
-        self.lock().times += 1;
+        let mut posted = self.lock();
+        posted.times += 1;
+        posted.at = Some(Instant::now());
+        drop(posted);
         self.bell.notify_all();
+    }
+
+    /// Since the last view; nothing before the first one and after the end.
+    fn silent_for(&self) -> Duration {
+        let posted = self.lock();
+        let since = posted.at.filter(|_| !posted.closed);
+        since.map_or(Duration::ZERO, |at| at.elapsed())
     }
 
     /// No more views will come.

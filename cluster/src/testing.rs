@@ -326,6 +326,11 @@ fn down(action: &'static str) -> StoreError {
 }
 
 /// A change of a team's name.
+/// For what must not be lost in a test: the test fails where it was.
+pub(crate) fn fatal(why: &str) {
+    panic!("the process would have ended: {why}");
+}
+
 pub(crate) fn change(name: &str) -> Change {
     Change {
         at: Timestamp(1_764_000_000_123),

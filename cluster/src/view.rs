@@ -230,6 +230,22 @@ pub struct Figures {
 // === impl DegradedReason ===
 
 impl DegradedReason {
+    /// Names of the members that it concerns; empty where it concerns this node or all.
+    #[must_use]
+    pub fn nodes(&self) -> &[String] {
+        match self {
+            Self::StreamsBlocked { node }
+            | Self::ConfigurationMismatch { node, .. }
+            | Self::ClockSkew { node, .. } => std::slice::from_ref(node),
+            Self::Partition { missing } => missing,
+            Self::Peers
+            | Self::Store
+            | Self::NameTaken { .. }
+            | Self::Isolated
+            | Self::TooManyCells => &[],
+        }
+    }
+
     /// The word used in `degraded` and as a metric's label.
     #[must_use]
     pub fn as_str(&self) -> &'static str {

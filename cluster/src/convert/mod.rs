@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use policy::Timestamp;
+use proto::Message;
 use proto::v1 as wire;
 use proto::v1::frame::Body;
 
@@ -29,6 +30,15 @@ const MOST_PARTS: usize = 64;
 
 /// Longest name in bytes: they are shown and logged wherever a peer is.
 const NAME_BYTES: usize = 256;
+
+/// Most entities of one frame, and most origins: far more than a sender puts into it.
+const MOST_ITEMS: usize = 65_536;
+
+/// Most revocations of one frame.
+const MOST_REVOCATIONS: usize = 4_096;
+
+/// About how much memory an entity, a revocation, an origin or a cell takes besides its texts.
+const ITEM_BYTES: usize = 160;
 
 /// Why a frame cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -56,6 +66,26 @@ pub(crate) struct Outbound {
 #[derive(Debug, Default)]
 pub(crate) struct Inbound {
     texts: Read,
+}
+
+/// About how much memory a frame takes, in bytes, also where it is small on the wire.
+pub(crate) fn weight(frame: &wire::Frame) -> usize {
+    let items = match &frame.body {
+        Some(Body::Digest(wire::Digest { seen }) | Body::Ack(wire::Ack { seen })) => seen.len(),
+        Some(Body::Cells(batch)) => batch.cells.len(),
+        Some(Body::Entities(batch)) => batch.entities.len(),
+        Some(Body::Revocations(batch)) => 2 * batch.revocations.len(),
+        _ => 0,
+    };
+    frame.encoded_len() + items * ITEM_BYTES
+}
+
+/// Refuses more than `most` of something.
+fn few<T>(list: Vec<T>, most: usize, what: &'static str) -> Result<Vec<T>, FrameError> {
+    match list.len() > most {
+        true => Err(FrameError::Many(what)),
+        false => Ok(list),
+    }
 }
 
 // === impl Outbound ===
@@ -192,8 +222,7 @@ impl Inbound {
             Body::Entities(batch) => Frame::Entities(EntityBatch {
                 id: id_from(&batch.id)?,
                 after: batch.after,
-                entities: batch
-                    .entities
+                entities: few(batch.entities, MOST_ITEMS, "entities")?
                     .into_iter()
                     .map(values::entity_from)
                     .collect(),
@@ -201,7 +230,7 @@ impl Inbound {
             Body::EntitiesWanted(wire::EntitiesWanted { after }) => Frame::EntitiesWanted { after },
             Body::Revocations(wire::Revocations { id, revocations }) => Frame::Revocations {
                 id: id_from(&id)?,
-                revocations: revocations
+                revocations: few(revocations, MOST_REVOCATIONS, "revocations")?
                     .into_iter()
                     .map(values::revocation_from)
                     .collect::<Result<_, _>>()?,

@@ -451,3 +451,46 @@ fn a_text_that_is_too_long_is_neither_sent_nor_taken() {
     let refused = Inbound::default().read(frame);
     assert_eq!(refused, Err(FrameError::Length("text of a counter")));
 }
+
+#[test]
+fn what_is_small_on_the_wire_and_large_in_memory_is_weighed_and_bounded() {
+    let read = |body| {
+        let frame = wire::Frame { body: Some(body) };
+        let bytes = frame.encode_to_vec();
+        (bytes.len(), weight(&frame), Inbound::default().read(frame))
+    };
+    let entities = |number| {
+        Body::Entities(wire::EntityBatch {
+            id: vec![0; 16],
+            entities: vec![wire::Entity::default(); number],
+            ..wire::EntityBatch::default()
+        })
+    };
+    let (bytes, weight, sound) = read(entities(MOST_ITEMS));
+    assert!(bytes < 4 * MOST_ITEMS && weight > ITEM_BYTES * MOST_ITEMS);
+    assert!(size_of::<Entity>() <= ITEM_BYTES && size_of::<(Origin, u64)>() <= ITEM_BYTES);
+    assert!(size_of::<Revocation>() <= 2 * ITEM_BYTES);
+    assert!(sound.is_ok());
+    let too_many = |body, what| assert_eq!(read(body).2, Err(FrameError::Many(what)));
+    too_many(entities(MOST_ITEMS + 1), "entities");
+    let seen = vec![wire::Seen::default(); MOST_ITEMS + 1];
+    too_many(Body::Digest(wire::Digest { seen }), "origins");
+    let revocations = |number, before| wire::Revocations {
+        id: vec![0; 16],
+        revocations: vec![
+            wire::Revocation {
+                change: Some(wire::Change {
+                    before,
+                    ..wire::Change::default()
+                }),
+                ..wire::Revocation::default()
+            };
+            number
+        ],
+    };
+    let many = revocations(MOST_REVOCATIONS + 1, None);
+    too_many(Body::Revocations(many), "revocations");
+    let long = revocations(1, Some("x".repeat(values::CHANGE_BYTES + 1)));
+    let (.., refused) = read(Body::Revocations(long));
+    assert_eq!(refused, Err(FrameError::Length("change")));
+}

@@ -5,7 +5,7 @@ use std::time::Duration;
 use policy::Timestamp;
 use proto::v1 as wire;
 
-use super::FrameError;
+use super::{FrameError, MOST_ITEMS, few};
 use crate::data_dir::NodeKey;
 use crate::entity::{Change, Entity};
 use crate::message::Revocation;
@@ -49,6 +49,7 @@ pub(super) fn seen_to(seen: Vec<(Origin, u64)>) -> Vec<wire::Seen> {
 
 pub(super) fn seen_from(seen: Vec<wire::Seen>) -> Result<Vec<(Origin, u64)>, FrameError> {
     let one = |seen: wire::Seen| Ok((origin_from(seen.origin)?, seen.ver));
+    let seen = few(seen, MOST_ITEMS, "origins")?;
     seen.into_iter().map(one).collect()
 }
 
@@ -92,10 +93,25 @@ pub(super) fn revocation_to(revocation: Revocation) -> wire::Revocation {
 /// Longest hash of a key, in digits.
 const HASH_DIGITS: usize = 128;
 
+/// Most bytes of what a revocation says of who made it: each is kept until the store has it.
+pub(super) const CHANGE_BYTES: usize = 4 << 10;
+
 pub(super) fn revocation_from(revocation: wire::Revocation) -> Result<Revocation, FrameError> {
     let change = revocation.change.ok_or(FrameError::Missing("change"))?;
     if revocation.hash.len() > HASH_DIGITS {
         return Err(FrameError::Length("hash"));
+    }
+    let texts = [
+        &change.actor,
+        &change.peer,
+        &change.action,
+        &change.kind,
+        &change.name,
+    ];
+    let bodies = [&change.before, &change.after].into_iter().flatten();
+    let bytes: usize = texts.into_iter().chain(bodies).map(String::len).sum();
+    if bytes > CHANGE_BYTES {
+        return Err(FrameError::Length("change"));
     }
     Ok(Revocation {
         hash: revocation.hash,

@@ -4,13 +4,19 @@
 //! It waits for time and for the network and never for the disk or the store (it asks `tyr-store` and
 //! `tyr-cluster-store` and goes on), so that its timers stay exact whatever a database does. It owns
 //! no state that a request reads.
+//!
+//! Failure: a node must not go on as a member when this is lost: others would not learn what it admits,
+//! nor it what they do. A panic, or sockets that are gone, end the process (`ClusterConfig::fatal`);
+//! that it hangs is seen from outside (`ClusterHandle::is_stalled`).
 
 mod clock;
 mod inbox;
 mod mesh;
 
 use std::io;
-use std::sync::Arc;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -42,10 +48,16 @@ const REVOCATIONS_EVERY: Duration = Duration::from_secs(1);
 /// How often it is tried to learn what the store has, after a start without it.
 const RECOVERY_EVERY: Duration = Duration::from_millis(500);
 
+/// How long the end of the thread is waited for: its goodbye, what the store is given last, and one
+/// call of the store that hangs.
+const STOPS_WITHIN: Duration = Duration::from_secs(15);
+
 /// The running thread. Dropping it ends the thread soon; [`Driver::stop`] waits for that.
 #[derive(Debug)]
 pub(crate) struct Driver {
     stop: oneshot::Sender<()>,
+    /// Closed by the thread's end.
+    ended: Mutex<Receiver<()>>,
     thread: JoinHandle<()>,
 }
 
@@ -67,11 +79,20 @@ impl Driver {
             .build()
             .map_err(failed)?;
         let (stop, stopped) = oneshot::channel();
+        let (ends, ended) = sync_channel(0);
         let thread = thread::Builder::new()
             .name(THREAD.to_owned())
             .spawn(move || {
+                let _ends = ends;
+                let fatal = mesh.as_ref().map(Mesh::fatal);
                 let work = run(clock, recorder, entities, recovery);
-                let desk = runtime.block_on(work_until(stopped, work, mesh));
+                let all = AssertUnwindSafe(|| runtime.block_on(work_until(stopped, work, mesh)));
+                let desk = catch_unwind(all).unwrap_or_else(|_| {
+                    if let Some(fatal) = fatal {
+                        fatal("the thread tyr-cluster panicked");
+                    }
+                    None
+                });
                 // Ends what still runs, so that nobody takes answers of the store any more.
                 runtime.shutdown_background();
                 if let Some(desk) = desk {
@@ -79,13 +100,26 @@ impl Driver {
                 }
             })
             .map_err(failed)?;
-        Ok(Self { stop, thread })
+        Ok(Self {
+            stop,
+            ended: Mutex::new(ended),
+            thread,
+        })
     }
 
+    /// Ends the thread and waits for it, for [`STOPS_WITHIN`] at most.
     pub(crate) fn stop(self) {
+        self.stop_within(STOPS_WITHIN);
+    }
+
+    fn stop_within(self, at_most: Duration) {
         // An error means that the thread is gone already.
         let _ = self.stop.send(());
-        if self.thread.join().is_err() {
+        let ended = self.ended.into_inner();
+        let ended = ended.unwrap_or_else(PoisonError::into_inner);
+        if ended.recv_timeout(at_most) == Err(RecvTimeoutError::Timeout) {
+            tracing::error!(thread = THREAD, "thread hangs, and is left behind");
+        } else if self.thread.join().is_err() {
             tracing::error!(thread = THREAD, "thread panicked");
         }
     }
@@ -99,17 +133,26 @@ async fn work_until(
     mesh: Option<Mesh>,
 ) -> Option<StoreDesk> {
     let (leave, left) = oneshot::channel();
-    let mesh = mesh.map(|mesh| tokio::spawn(mesh.run(left)));
+    let mesh = mesh.map(|mesh| tokio::spawn(take_part(mesh, left)));
     tokio::select! {
         () = work => {}
         // An error says that the other end was dropped, which means the same.
         _ = stopped => {}
     }
     drop(leave);
-    mesh?.await.unwrap_or_else(|error| {
-        tracing::error!(%error, "the driver of the cluster panicked");
-        None
-    })
+    // An error says that it panicked with the process about to end.
+    mesh?.await.ok().flatten()
+}
+
+/// Runs the mesh until its end. One that ends otherwise than by leaving ends the process.
+async fn take_part(mesh: Mesh, left: oneshot::Receiver<()>) -> Option<StoreDesk> {
+    let fatal = mesh.fatal();
+    match tokio::spawn(mesh.run(left)).await {
+        Ok(Ok(desk)) => return Some(desk),
+        Ok(Err(error)) => fatal(&format!("the node lost its part in the cluster: {error}")),
+        Err(_) => fatal("the driver of the cluster panicked"),
+    }
+    None
 }
 
 /// For ever.
@@ -165,3 +208,6 @@ fn report(recorder: &Recorder) {
         "usage waits for the store"
     );
 }
+
+#[cfg(test)]
+mod tests;

@@ -64,6 +64,7 @@ impl Joining {
             name: self.config.node_id.clone(),
             region: self.config.region.clone(),
             kept,
+            fatal: self.config.fatal,
         };
         let (mesh, handle) = Mesh::open(MeshParts {
             config: self.config,

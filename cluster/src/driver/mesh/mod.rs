@@ -136,19 +136,19 @@ impl Mesh {
     }
 
     /// Takes part until it is told to go, or `stopped`, and then says goodbye. Gives back what has
-    /// to be waited for by somebody who may block.
-    pub(crate) async fn run(mut self, mut stopped: oneshot::Receiver<()>) -> Option<StoreDesk> {
+    /// to be waited for by somebody who may block. With an error it lost its sockets.
+    pub(crate) async fn run(mut self, mut stopped: oneshot::Receiver<()>) -> io::Result<StoreDesk> {
         let sockets = tokio::select! {
             sockets = self.bind() => sockets,
-            _ = &mut stopped => return Some(self.parts.desk),
+            _ = &mut stopped => return Ok(self.parts.desk),
         };
-        match running::begin(self, sockets) {
-            Ok((running, sources)) => Some(running.run(sources, stopped).await),
-            Err(error) => {
-                tracing::error!(%error, "the node takes no part in its cluster");
-                None
-            }
-        }
+        let (running, sources) = running::begin(self, sockets)?;
+        running.run(sources, stopped).await
+    }
+
+    /// What ends the process if this ends otherwise than by leaving.
+    pub(super) fn fatal(&self) -> fn(&str) {
+        self.parts.config.fatal
     }
 
     /// Where this node's gossip is reached, if its addresses are bound.
@@ -179,11 +179,12 @@ fn address_of(peer: &str) -> IpAddr {
     if let Ok(address) = peer.parse::<SocketAddr>() {
         return address.ip();
     }
-    let host = peer.rsplit_once(':').map(|(host, _)| host);
-    if host.is_some_and(|host| host.eq_ignore_ascii_case("localhost")) {
+    let host = peer.rsplit_once(':').map_or(peer, |(host, _)| host);
+    if host.eq_ignore_ascii_case("localhost") {
         return Ipv4Addr::LOCALHOST.into();
     }
-    Ipv4Addr::UNSPECIFIED.into()
+    // One of IPv6 may stand without its brackets.
+    host.parse().unwrap_or(Ipv4Addr::UNSPECIFIED.into())
 }
 
 impl Drop for Outlets {
@@ -194,4 +195,4 @@ impl Drop for Outlets {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

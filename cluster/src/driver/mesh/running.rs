@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
 use super::links::OpenLinks;
-use super::seeds::look_up;
+use super::seeds::Seeds;
 use super::sources::{Errand, Event, Inlets, Sources};
 use super::{Mesh, Outlets};
 use crate::config::ClusterConfig;
@@ -25,7 +25,7 @@ use crate::handle::Order;
 use crate::message::{CAP_HOLDS, Frame};
 use crate::node::StoreDesk;
 use crate::origin::Origin;
-use crate::transport::grpc::{Happened, Links, dial, probe};
+use crate::transport::grpc::{FRAMES, Happened, Links, Room, dial, probe};
 use crate::transport::seal::Sealer;
 use crate::transport::socket::Sockets;
 use crate::transport::tcp::{Asked, ask};
@@ -40,9 +40,6 @@ const NEWS_EVERY: Duration = Duration::from_millis(20);
 /// For what was said last to leave this machine.
 const GOODBYE: Duration = Duration::from_millis(300);
 
-/// What happened on links and waits for its turn; beyond it, links are read no further.
-const HAPPENED: usize = 1_024;
-
 /// Tasks at a time, besides links: exchanges, dials, looks at ports. More fail at once.
 const ERRANDS: usize = 256;
 
@@ -55,8 +52,7 @@ pub(super) struct Running {
     entities: EntityLog,
     /// How far they were read when the core was last told.
     read: u64,
-    peers: Vec<String>,
-    advertised: SocketAddr,
+    seeds: Seeds,
     local: IpAddr,
     sealer: Sealer,
     traffic: Traffic,
@@ -92,7 +88,7 @@ pub(super) fn begin(mesh: Mesh, sockets: Sockets) -> io::Result<(Running, Source
     let now = parts.clock.read();
     let core = core_config(&config, parts.me, advertised, grpc_port);
     let core = Core::new(core, parts.counters, rand::random(), now);
-    let (happened, happenings) = mpsc::channel(HAPPENED);
+    let (happened, happenings) = mpsc::channel(FRAMES);
     let traffic = Traffic::default();
     let local = config.gossip_bind.ip();
     let shared = Links {
@@ -101,6 +97,7 @@ pub(super) fn begin(mesh: Mesh, sockets: Sockets) -> io::Result<(Running, Source
         local,
         dial_timeout: config.dial_timeout,
         happened,
+        room: Room::default(),
         traffic: traffic.clone(),
         numbers: Arc::default(),
     };
@@ -118,8 +115,7 @@ pub(super) fn begin(mesh: Mesh, sockets: Sockets) -> io::Result<(Running, Source
         desk: parts.desk,
         entities: parts.entities,
         read: 0,
-        peers: config.peers,
-        advertised,
+        seeds: Seeds::new(config.peers, advertised),
         local,
         sealer,
         links: OpenLinks::new(traffic.clone()),
@@ -190,24 +186,23 @@ fn configured_nodes(config: &ClusterConfig) -> u64 {
 // === impl Running ===
 
 impl Running {
-    /// Runs until it is told to go or `stopped`, then says goodbye.
+    /// Runs until it is told to go or `stopped`, then says goodbye. With an error nobody can reach
+    /// this node any more.
     pub(super) async fn run(
         mut self,
         mut sources: Sources,
         mut stopped: oneshot::Receiver<()>,
-    ) -> StoreDesk {
+    ) -> io::Result<StoreDesk> {
         loop {
             let event = tokio::select! {
                 event = sources.next(&mut self.errands) => event,
                 _ = &mut stopped => break,
             };
-            if matches!(
-                event,
-                Event::End | Event::Order(Order::Command(Command::Leave))
-            ) {
-                break;
+            match event {
+                Event::End | Event::Order(Order::Command(Command::Leave)) => break,
+                Event::Lost => return Err(io::Error::other("a task that accepts has ended")),
+                event => self.take_in(event, &sources),
             }
-            self.take_in(event, &sources);
         }
         self.tell(Input::Command(Command::Leave));
         self.carry_out(&sources);
@@ -218,7 +213,7 @@ impl Running {
         }
         self.post(&sources);
         tracing::info!("cluster left");
-        self.desk
+        Ok(self.desk)
     }
 
     fn take_in(&mut self, event: Event, sources: &Sources) {
@@ -231,8 +226,10 @@ impl Running {
             Event::Reply(reply) => self.tell(Input::Store(reply)),
             Event::Order(Order::Command(command)) => self.tell(Input::Command(command)),
             Event::Order(Order::Diagnose(found)) => self.diagnose(found),
+            #[cfg(test)]
+            Event::Order(Order::Call(function)) => function(),
             Event::Errand(errand) => self.returned(errand),
-            Event::End => {}
+            Event::End | Event::Lost => {}
         }
         self.carry_out(sources);
     }
@@ -288,9 +285,7 @@ impl Running {
             trust.read_again();
             Errand::Done
         });
-        let (peers, own) = (self.peers.clone(), self.advertised);
-        if !peers.is_empty() {
-            let looking = look_up(peers, own);
+        if let Some(looking) = self.seeds.look() {
             self.errands.spawn(async { Errand::Seeds(looking.await) });
         }
     }
@@ -320,7 +315,12 @@ impl Running {
                 self.links.open(up);
                 self.tell(Input::LinkUp { link, hello });
             }
-            Happened::Frame { link, node, frame } if self.links.is_open(link) => {
+            Happened::Frame {
+                link,
+                node,
+                frame,
+                room: _taken,
+            } if self.links.is_open(link) => {
                 let quiet = is_quiet(&frame);
                 let input = Input::Frame { link, node, frame };
                 match quiet {
@@ -347,9 +347,11 @@ impl Running {
                 self.tell_quietly(Input::ExchangeAnswered { to, result });
             }
             Errand::Probed { node, outcome } => self.tell(Input::Probed { node, outcome }),
-            // What cannot be looked up now is not gone.
-            Errand::Seeds(seeds) if seeds.is_empty() => {}
-            Errand::Seeds(seeds) => self.tell(Input::Command(Command::SetSeeds(seeds))),
+            Errand::Seeds(found) => {
+                if let Some(seeds) = self.seeds.take(found) {
+                    self.tell(Input::Command(Command::SetSeeds(seeds)));
+                }
+            }
             Errand::Done => {}
         }
     }

@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
+use super::seeds::Found;
 use crate::core::{ExchangeFailure, ProbeOutcome, StoreReply, TICK};
 use crate::data_dir::NodeKey;
 use crate::handle::Order;
@@ -36,7 +37,7 @@ pub(super) struct Sources {
     ticks: Interval,
     looks: Interval,
     /// Tasks that accept. They end with this value, and with them what was accepted.
-    _accepting: JoinSet<()>,
+    accepting: JoinSet<()>,
     /// Dropped, it lets other ends know that this one closes.
     _serving: oneshot::Sender<()>,
 }
@@ -61,6 +62,8 @@ pub(super) enum Event {
     Errand(Errand),
     /// Nobody gives orders any more.
     End,
+    /// Nothing is accepted any more.
+    Lost,
 }
 
 /// What a task that was sent out brings back.
@@ -73,7 +76,7 @@ pub(super) enum Errand {
         node: NodeKey,
         outcome: ProbeOutcome,
     },
-    Seeds(Vec<SocketAddr>),
+    Seeds(Found),
     /// It has told by other ways what there was to tell.
     Done,
 }
@@ -113,7 +116,7 @@ impl Sources {
             orders: inlets.orders,
             ticks: every(TICK),
             looks: every(LOOK_EVERY),
-            _accepting: accepting,
+            accepting,
             _serving: serving,
         })
     }
@@ -128,6 +131,8 @@ impl Sources {
                 Some(asked) = self.questions.recv() => Event::Question(asked),
                 Some(happened) = self.happened.recv() => Event::Link(happened),
                 Some(reply) = self.replies.recv() => Event::Reply(reply),
+                // Each accepts for ever.
+                Some(_) = self.accepting.join_next() => Event::Lost,
                 order = self.orders.recv() => order.map_or(Event::End, Event::Order),
                 Some(ended) = errands.join_next() => match ended {
                     Ok(errand) => Event::Errand(errand),

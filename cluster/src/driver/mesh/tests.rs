@@ -34,7 +34,7 @@ struct Member {
     _dir: tempfile::TempDir,
 }
 
-fn config(name: &str, secrets: &[u8], peers: &[SocketAddr]) -> ClusterConfig {
+pub(in crate::driver) fn config(name: &str, secrets: &[u8], peers: &[SocketAddr]) -> ClusterConfig {
     ClusterConfig {
         name: "cluster-of-tests".to_owned(),
         node_id: name.to_owned(),
@@ -56,11 +56,16 @@ fn config(name: &str, secrets: &[u8], peers: &[SocketAddr]) -> ClusterConfig {
         protocol_max: 2,
         build: "test".to_owned(),
         tasks: Vec::new(),
+        fatal: crate::testing::fatal,
     }
 }
 
 /// All that a driver is made of; `node` is the node's number.
-fn parts(store: &FlakyStore, node: u128, config: ClusterConfig) -> (MeshParts, tempfile::TempDir) {
+pub(in crate::driver) fn parts(
+    store: &FlakyStore,
+    node: u128,
+    config: ClusterConfig,
+) -> (MeshParts, tempfile::TempDir) {
     let dir = tempfile::tempdir().unwrap();
     let store: Arc<dyn Store> = Arc::new(store.clone());
     let clock = Arc::new(ClusterClock::new(Arc::new(ManualClock::new(NOW))));
@@ -76,6 +81,7 @@ fn parts(store: &FlakyStore, node: u128, config: ClusterConfig) -> (MeshParts, t
         name: config.node_id.clone(),
         region: config.region.clone(),
         kept: None,
+        fatal: config.fatal,
     };
     let parts = MeshParts {
         config,
@@ -143,7 +149,7 @@ fn run(mesh: Mesh) -> (oneshot::Sender<()>, JoinHandle<()>) {
             .unwrap();
         let desk = runtime.block_on(mesh.run(stopped));
         runtime.shutdown_background();
-        desk.expect("the driver has run").stop();
+        desk.expect("it keeps its sockets").stop();
     });
     (stop, thread)
 }
@@ -300,9 +306,49 @@ fn secrets_are_rotated_while_nodes_run() {
     });
     let mut c = Member::start(&store, 3, config("node-c", &[2], &[a.address]));
     c.is_linked_to(&["node-a", "node-b"]);
+    // The link of a and b came up with the old one, those of c with the new one.
+    let lost = |member: &Member| member.handle.view().figures.links_down;
+    assert_eq!([lost(&a), lost(&b), lost(&c)], [0, 0, 0]);
     a.handle.set_secrets(vec![new.clone()]).unwrap();
     b.handle.set_secrets(vec![new]).unwrap();
-    b.is_linked_to(&["node-a", "node-c"]);
+    for (member, other) in [(&a, "node-b"), (&b, "node-a")] {
+        member.sees("the old link's end", |view| view.figures.links_down == 1);
+        member.is_linked_to(&[other, "node-c"]);
+    }
+    assert_eq!(lost(&c), 0);
+    count(&a.counters, 5);
+    wait_until(&b, "cells over the new link", || total(&b.counters) == 5);
+    for member in [&mut a, &mut b, &mut c] {
+        member.stop();
+    }
+}
+
+#[test]
+fn nodes_find_each_other_over_ipv6_and_wherever_a_name_moves() {
+    let store = FlakyStore::default();
+    let any = SocketAddr::new("::1".parse().unwrap(), 0);
+    let over_six = |name: &str, peers: &[SocketAddr]| ClusterConfig {
+        gossip_bind: any,
+        gossip_advertise: any,
+        grpc_bind: any,
+        ..config(name, &[1], peers)
+    };
+    let mut a = Member::start(&store, 1, over_six("node-a", &[]));
+    assert!(a.address.is_ipv6());
+    let mut b = Member::start(&store, 2, over_six("node-b", &[a.address]));
+    a.is_linked_to(&["node-b"]);
+    b.is_linked_to(&["node-a"]);
+    count(&a.counters, 5);
+    wait_until(&b, "cells of a", || total(&b.counters) == 5);
+    let view = b.handle.view();
+    assert!(view.members.iter().all(|member| member.address.is_ipv6()));
+
+    // Where its name pointed first nobody is.
+    let nobody = TcpListener::bind(any).unwrap().local_addr().unwrap();
+    let mut c = Member::start(&store, 3, over_six("node-c", &[nobody]));
+    c.sees("it is alone", |view| view.caught_up);
+    c.handle.seeds_moved(vec![a.address]);
+    c.is_linked_to(&["node-a", "node-b"]);
     for member in [&mut a, &mut b, &mut c] {
         member.stop();
     }

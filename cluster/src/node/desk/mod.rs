@@ -4,9 +4,10 @@
 //! answers and nothing else. Heartbeats and terms, which have a deadline, go before the rest.
 //! Owner: this value; requests and answers are bounded queues.
 //! Failure: a request that has no room, or that the store refuses, is answered as failed. Nothing is
-//! kept for later here: the core asks again.
+//! kept for later here: the core asks again. A panic ends the process.
 
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::thread::{self, JoinHandle};
@@ -61,6 +62,8 @@ pub(crate) struct DeskParts {
     pub(crate) region: String,
     /// What the node kept of the store's cells, if that was away at the start.
     pub(crate) kept: Option<Vec<(Origin, Cell)>>,
+    /// Ends the process if the thread panics: requests would have no answer any more.
+    pub(crate) fatal: fn(&str),
 }
 
 /// The thread's own state.
@@ -93,7 +96,12 @@ impl StoreDesk {
         };
         let thread = thread::Builder::new()
             .name(THREAD.to_owned())
-            .spawn(move || worker.run())
+            .spawn(move || {
+                let fatal = worker.parts.fatal;
+                if catch_unwind(AssertUnwindSafe(|| worker.run())).is_err() {
+                    fatal("the thread tyr-cluster-store panicked");
+                }
+            })
             .map_err(|source| StartError::Thread {
                 name: THREAD,
                 source,

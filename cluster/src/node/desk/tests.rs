@@ -47,6 +47,7 @@ impl Bench {
             name: "one".to_owned(),
             region: "eu".to_owned(),
             kept,
+            fatal: crate::testing::fatal,
         };
         (StoreDesk::start(parts, replies).unwrap(), answers)
     }
@@ -317,4 +318,38 @@ fn what_the_node_kept_is_told_first_and_a_predecessor_until_it_has_gone() {
         StoreReply::Heartbeat(Ok(()))
     ) {}
     desk.stop();
+}
+
+/// Why the process would have ended.
+static ENDED: std::sync::Mutex<Vec<String>> = std::sync::Mutex::new(Vec::new());
+
+#[derive(Debug)]
+struct BrokenClock;
+
+impl Clock for BrokenClock {
+    fn now(&self) -> Timestamp {
+        panic!("on purpose")
+    }
+}
+
+#[test]
+fn a_panic_of_the_thread_ends_the_process() {
+    let world = Bench::new();
+    let (replies, _answers) = channel(4);
+    let parts = DeskParts {
+        store: Arc::new(world.store.clone()),
+        entities: world.entities.clone(),
+        status: Arc::clone(&world.status),
+        clock: Arc::new(BrokenClock),
+        me: ME,
+        name: "one".to_owned(),
+        region: "eu".to_owned(),
+        kept: None,
+        fatal: |why| ENDED.lock().unwrap().push(why.to_owned()),
+    };
+    let desk = StoreDesk::start(parts, replies).unwrap();
+    assert!(desk.ask(StoreRequest::LoadCells).is_ok());
+    desk.stop();
+    let why = ["the thread tyr-cluster-store panicked".to_owned()];
+    assert_eq!(*ENDED.lock().unwrap(), why);
 }

@@ -40,6 +40,7 @@ fn lonely() -> ClusterConfig {
         protocol_max: 2,
         build: "test".to_owned(),
         tasks: Vec::new(),
+        fatal: crate::testing::fatal,
     }
 }
 

@@ -11,8 +11,9 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt};
 use tonic::Streaming;
 
+use super::room::Share;
 use super::{GREETING, Happened, Links, MOST_QUEUED, QUEUED_FRAMES};
-use crate::convert::{FRAME_BYTES, FrameError, Inbound, Outbound};
+use crate::convert::{FRAME_BYTES, FrameError, Inbound, Outbound, weight};
 use crate::data_dir::NodeKey;
 use crate::message::{Frame, Hello};
 use crate::transport::tls::PeerName;
@@ -61,6 +62,10 @@ pub(super) enum LinkError {
     OtherNode(String),
     #[error("'{0}' is this node itself")]
     Own(String),
+    #[error("a node that has too many links already")]
+    TooMany,
+    #[error("its certificate is trusted no more")]
+    Distrusted,
     #[error("'{name}' speaks protocols {min} to {max}")]
     Protocol { name: String, min: u8, max: u8 },
 }
@@ -118,20 +123,23 @@ pub(super) async fn run(
 ) {
     let link = links.number();
     let (stop, stopped) = oneshot::channel();
-    match greet(&links, &peer, dialled, &mut frames, &queue, stop).await {
-        Ok((hello, out)) => {
+    match begin(&links, &peer, dialled, &mut frames, &queue, stop).await {
+        Ok((share, hello, out)) => {
             let node = hello.origin.node;
             tracing::debug!(link, node = hello.name, "link up");
             let up = Happened::Up(Up { link, hello, out });
             if links.happened.send(up).await.is_err() {
                 return;
             }
-            let reading = read(&links, link, node, &mut frames);
+            let reading = read(&links, &share, link, node, &mut frames);
             tokio::select! {
                 result = reading => if let Err(error) = result {
                     tracing::debug!(link, %node, %error, "link broke");
                 },
                 _ = stopped => {}
+                () = links.trust.ends_for(&peer) => {
+                    tracing::info!(link, %node, "a link ends: its certificate is trusted no more");
+                }
             }
             // Nobody to tell if the driver has gone.
             let _ = links.happened.send(Happened::Down { link, node }).await;
@@ -147,6 +155,25 @@ pub(super) async fn run(
             }
         }
     }
+}
+
+/// Gives the link its place and greets, unless the other side is not trusted or has too many links.
+async fn begin(
+    links: &Links,
+    peer: &PeerName,
+    dialled: Option<NodeKey>,
+    frames: &mut Streaming<wire::Frame>,
+    queue: &Queue,
+    stop: oneshot::Sender<()>,
+) -> Result<(Share, Hello, LinkOut), LinkError> {
+    let share = links.room.enter(peer).ok_or(LinkError::TooMany)?;
+    let (hello, out) = tokio::select! {
+        // Before anything is said.
+        biased;
+        () = links.trust.ends_for(peer) => return Err(LinkError::Distrusted),
+        greeted = greet(links, peer, dialled, frames, queue, stop) => greeted?,
+    };
+    Ok((share, hello, out))
 }
 
 async fn greet(
@@ -209,16 +236,23 @@ fn acceptable(
 
 async fn read(
     links: &Links,
+    share: &Share,
     link: u64,
     node: NodeKey,
     frames: &mut Streaming<wire::Frame>,
 ) -> Result<(), LinkError> {
     let mut inbound = Inbound::default();
     while let Some(frame) = frames.message().await? {
+        let weight = weight(&frame);
         let Some(frame) = inbound.read(frame)? else {
             continue;
         };
-        let happened = Happened::Frame { link, node, frame };
+        let happened = Happened::Frame {
+            link,
+            node,
+            frame,
+            room: share.take(weight).await,
+        };
         if links.happened.send(happened).await.is_err() {
             break;
         }

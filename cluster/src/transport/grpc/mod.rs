@@ -6,13 +6,16 @@
 //! cannot be read or is larger than [`FRAME_BYTES`], or when more than [`MOST_QUEUED`] bytes wait
 //! to be sent: then the other side is too slow, and what it missed is told anew over the next link.
 //!
-//! Reading waits for the driver to take what was read, so that a flood stays with its sender.
+//! Reading waits for the driver to take what was read, by bytes and each node for itself ([`Room`]), so
+//! that a flood stays with its sender. A link also ends as soon as this node no longer trusts the
+//! certificates that the other side showed.
 //!
 //! [`FRAME_BYTES`]: crate::convert::FRAME_BYTES
 
 mod client;
 mod io;
 mod link;
+mod room;
 mod server;
 
 use std::net::IpAddr;
@@ -24,6 +27,7 @@ use tokio::sync::mpsc;
 
 pub(crate) use self::client::{dial, probe};
 pub(crate) use self::link::{LinkOut, Up};
+pub(crate) use self::room::{FRAMES, Room, Taken};
 pub(crate) use self::server::serve;
 use super::tls::Trust;
 use super::traffic::Traffic;
@@ -57,6 +61,8 @@ pub(crate) enum Happened {
         link: u64,
         node: NodeKey,
         frame: Frame,
+        /// To be dropped once the frame was taken.
+        room: Taken,
     },
     Down {
         link: u64,
@@ -79,6 +85,8 @@ pub(crate) struct Links {
     pub(crate) local: IpAddr,
     pub(crate) dial_timeout: Duration,
     pub(crate) happened: mpsc::Sender<Happened>,
+    /// For what waits in it.
+    pub(crate) room: Room,
     pub(crate) traffic: Traffic,
     /// Numbers links; never gives one twice.
     pub(crate) numbers: Arc<AtomicU64>,

@@ -5,6 +5,7 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
+use super::room::{LINKS, ROOM, SHARE};
 use super::*;
 use crate::convert::FRAME_BYTES;
 use crate::message::{CAP_HOLDS, OUTCOME_BYTES, Outcome, PROTOCOL_MAX, PROTOCOL_MIN};
@@ -25,8 +26,12 @@ fn end(name: &str, node: u128) -> End {
 }
 
 fn end_with(name: &str, node: u128, cluster: &str, secret: u8) -> End {
-    let keys = Keys::new(cluster, &[vec![secret; 32]], &[]).unwrap();
-    let (happened, happenings) = mpsc::channel(16);
+    end_of(name, node, cluster, &[secret]).1
+}
+
+fn end_of(name: &str, node: u128, cluster: &str, secrets: &[u8]) -> (Keys, End) {
+    let keys = Keys::new(cluster, &secrets_of(secrets), &[]).unwrap();
+    let (happened, happenings) = mpsc::channel(FRAMES);
     let text = String::new;
     let hello = Hello {
         origin: Origin {
@@ -44,18 +49,24 @@ fn end_with(name: &str, node: u128, cluster: &str, secret: u8) -> End {
         grpc_port: 0,
     };
     let links = Links {
-        trust: Trust::new(keys, name, None).unwrap(),
+        trust: Trust::new(keys.clone(), name, None).unwrap(),
         hello,
         local: LOCAL,
         dial_timeout: Duration::from_secs(10),
         happened,
+        room: Room::default(),
         traffic: Traffic::default(),
         numbers: Arc::default(),
     };
-    End {
+    let end = End {
         links,
         happened: happenings,
-    }
+    };
+    (keys, end)
+}
+
+fn secrets_of(numbers: &[u8]) -> Vec<Vec<u8>> {
+    numbers.iter().map(|&number| vec![number; 32]).collect()
 }
 
 impl End {
@@ -347,4 +358,112 @@ async fn a_link_that_takes_nothing_is_refused_more() {
     let sent = (0..100).take_while(|&term| at_a.out.send(outcome(term)).is_ok());
     let sent = sent.count();
     assert_eq!(sent, MOST_QUEUED / (OUTCOME_BYTES + 100));
+}
+
+/// What a hostile member says: all that fits a frame.
+fn flood(term: u64) -> Frame {
+    Frame::Outcome(Outcome {
+        task: String::new(),
+        scope: String::new(),
+        term,
+        hash: [0; 32],
+        at: Timestamp(0),
+        body: vec![7; OUTCOME_BYTES].into(),
+    })
+}
+
+#[tokio::test]
+async fn a_flood_waits_at_its_sender_and_holds_up_nobody_else() {
+    let (mut hostile, mut honest) = (end("hostile", 1), end("honest", 3));
+    let mut b = end("b", 2);
+    let (address, _serving) = b.serves().await;
+    hostile.dials(2, "b", address);
+    let (mut flooding, _at_b) = (hostile.up().await, b.up().await);
+    honest.dials(2, "b", address);
+    let (mut at_honest, _at_b_too) = (honest.up().await, b.up().await);
+    const FLOOD: usize = 12;
+    for term in 0..FLOOD {
+        flooding.out.send(flood(term as u64)).unwrap();
+    }
+    at_honest.out.send(Frame::Drain).unwrap();
+    // Nothing is taken until the honest node was heard.
+    let mut waiting = Vec::new();
+    let mut next = async |waiting: &mut Vec<Happened>| {
+        let happened = b.next().await;
+        let honest = matches!(&happened, Happened::Frame { frame, .. } if *frame == Frame::Drain);
+        waiting.push(happened);
+        honest
+    };
+    while !next(&mut waiting).await {}
+    let most = SHARE / OUTCOME_BYTES;
+    assert!(waiting.len() <= most, "{} of the flood", waiting.len() - 1);
+    let held = |waiting: &[Happened]| waiting.len() * OUTCOME_BYTES;
+    assert!(held(&waiting) < ROOM);
+    // Room comes back, and so does the rest: nothing was dropped.
+    let mut came = waiting.len() - 1;
+    drop(waiting);
+    while came < FLOOD {
+        match b.next().await {
+            Happened::Frame { frame, .. } => assert_eq!(frame, flood(came as u64)),
+            other => panic!("{other:?}"),
+        }
+        came += 1;
+    }
+}
+
+#[tokio::test]
+async fn a_node_has_so_many_links_and_no_more() {
+    let (mut a, mut b) = (end("a", 1), end("b", 2));
+    // Each dial is of a process of its own.
+    let room_of_its_own = |end: &mut End| end.links.room = Room::default();
+    let (address, _serving) = b.serves().await;
+    let mut links = Vec::new();
+    for _ in 0..LINKS {
+        room_of_its_own(&mut a);
+        a.dials(2, "b", address);
+        links.push((a.up().await, b.up().await));
+    }
+    room_of_its_own(&mut a);
+    a.dials(2, "b", address);
+    assert!(!a.refused().await);
+    assert!(b.is_quiet());
+    let (at_a, at_b) = links.pop().unwrap();
+    drop(at_a.out);
+    assert_eq!(b.down().await, at_b.link);
+    assert_eq!(a.down().await, at_a.link);
+    a.dials(2, "b", address);
+    a.up().await;
+}
+
+#[tokio::test]
+async fn a_link_ends_when_the_secret_that_stood_for_it_is_removed_and_not_before() {
+    let (keys_a, mut a) = end_of("a", 1, "tyr", &[1]);
+    let (keys_b, mut b) = end_of("b", 2, "tyr", &[1]);
+    let (address, _serving) = b.serves().await;
+    a.dials(2, "b", address);
+    let (mut at_a, at_b) = (a.up().await, b.up().await);
+    let change = |secrets: &[u8], ends: &[(&Keys, &End)]| {
+        for (keys, end) in ends {
+            keys.replace(&secrets_of(secrets)).unwrap();
+            end.links.trust.renew();
+        }
+    };
+    for secrets in [[1, 2], [2, 1]] {
+        change(&secrets, &[(&keys_a, &a), (&keys_b, &b)]);
+        at_a.out.send(Frame::Drain).unwrap();
+        assert_eq!(b.frame().await, Frame::Drain, "the link stays");
+    }
+    // A link of the new secret, beside the one that came up with the old one.
+    a.dials(2, "b", address);
+    let (mut new_at_a, _new_at_b) = (a.up().await, b.up().await);
+    change(&[2], &[(&keys_b, &b)]);
+    assert_eq!(b.down().await, at_b.link);
+    drop(at_b.out);
+    assert_eq!(a.down().await, at_a.link);
+    new_at_a.out.send(Frame::Drain).unwrap();
+    assert_eq!(b.frame().await, Frame::Drain, "the new one stays");
+    change(&[2], &[(&keys_a, &a)]);
+    new_at_a.out.send(Frame::Drain).unwrap();
+    assert_eq!(b.frame().await, Frame::Drain);
+    assert!(a.is_quiet() && b.is_quiet());
 }

@@ -2,7 +2,9 @@
 //! or the operator's own.
 //!
 //! Promise: a link comes up only between nodes whose certificates chain to an authority that both
-//! trust and name this cluster; whoever dials also knows which node it wants. Both sides check.
+//! trust and name this cluster; whoever dials also knows which node it wants. Both sides check. A link
+//! ends once this node trusts the authority no more that stood for the other side
+//! ([`Trust::ends_for`]); links that another authority stands for go on.
 //! TLS 1.3 only, nothing is resumed, so every link is checked anew. [`Trust`] owns what is used; it
 //! is swapped whole, and each handshake takes what is there.
 //!
@@ -22,9 +24,11 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use rustls::client::Resumption;
 use rustls::crypto::CryptoProvider;
+use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, RootCertStore, ServerConfig, version};
+use tokio::sync::watch;
 
 use self::peer::{Called, Callers};
 pub(crate) use self::peer::{PeerName, uri_of};
@@ -67,6 +71,8 @@ struct Shared {
     files: Option<TlsFiles>,
     provider: Arc<CryptoProvider>,
     material: ArcSwap<Material>,
+    /// Rung after each swap.
+    swapped: watch::Sender<()>,
 }
 
 /// What handshakes use.
@@ -97,6 +103,7 @@ impl Trust {
             files,
             provider,
             material: ArcSwap::from_pointee(material),
+            swapped: watch::Sender::new(()),
         });
         Ok(Self { shared })
     }
@@ -108,7 +115,7 @@ impl Trust {
             return;
         }
         match authority::material(&shared.keys, &shared.node, &shared.provider) {
-            Ok(material) => shared.material.store(Arc::new(material)),
+            Ok(material) => self.swap(material),
             Err(error) => tracing::error!(%error, "links stay with the certificates as they were"),
         }
     }
@@ -128,13 +135,49 @@ impl Trust {
         match fresh {
             Ok(None) => {}
             Ok(Some(material)) => {
-                shared.material.store(Arc::new(material));
+                self.swap(material);
                 tracing::info!("certificates of the cluster were read again");
             }
             Err(error) => {
                 tracing::warn!(%error, "certificates of the cluster stay as they were");
             }
         }
+    }
+
+    fn swap(&self, material: Material) {
+        self.shared.material.store(Arc::new(material));
+        self.shared.swapped.send_replace(());
+    }
+
+    /// Waits until `peer`, whose certificates were trusted when it showed them, no longer is; for
+    /// ever, if it stays so. May be dropped while it waits.
+    pub(crate) async fn ends_for(&self, peer: &PeerName) {
+        let mut swapped = self.shared.swapped.subscribe();
+        while self.trusts(peer) {
+            if swapped.changed().await.is_err() {
+                // Nobody can swap any more.
+                std::future::pending().await
+            }
+        }
+    }
+
+    fn trusts(&self, peer: &PeerName) -> bool {
+        let algorithms = self.shared.provider.signature_verification_algorithms;
+        let roots = Arc::clone(&self.shared.material.load().roots);
+        match self.callers(&roots) {
+            Ok(callers) => peer.is_of(&roots, &*callers, algorithms),
+            Err(error) => {
+                tracing::error!(%error, "certificates of a link cannot be checked");
+                false
+            }
+        }
+    }
+
+    fn callers(&self, roots: &Arc<RootCertStore>) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
+        let provider = Arc::clone(&self.shared.provider);
+        WebPkiClientVerifier::builder_with_provider(Arc::clone(roots), provider)
+            .build()
+            .map_err(|error| TlsError::Made(error.to_string()))
     }
 
     /// To dial the node called `node`, and nobody else.
@@ -160,12 +203,7 @@ impl Trust {
     /// To be dialled by any node of the cluster.
     pub(crate) fn server(&self) -> Result<Arc<ServerConfig>, TlsError> {
         let (shared, material) = (&self.shared, self.shared.material.load());
-        let chain = WebPkiClientVerifier::builder_with_provider(
-            Arc::clone(&material.roots),
-            Arc::clone(&shared.provider),
-        )
-        .build()
-        .map_err(|error| TlsError::Made(error.to_string()))?;
+        let chain = self.callers(&material.roots)?;
         let callers = Callers::new(chain, shared.keys.cluster());
         let mut config = ServerConfig::builder_with_provider(Arc::clone(&shared.provider))
             .with_protocol_versions(&[&version::TLS13])

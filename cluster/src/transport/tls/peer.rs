@@ -19,17 +19,50 @@ use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-/// The URI of a node whose certificate was verified.
+/// The URI of a node whose certificate was verified, and what it showed for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct PeerName {
     uri: String,
+    /// Its own certificate first.
+    chain: Arc<[CertificateDer<'static>]>,
 }
 
 impl PeerName {
     /// Of the certificates that a verified peer showed.
     pub(crate) fn of(certificates: Option<&[CertificateDer<'_>]>) -> Option<Self> {
-        let uri = uri_in(certificates?.first()?)?;
-        Some(Self { uri })
+        let certificates = certificates?;
+        let uri = uri_in(certificates.first()?)?;
+        let chain = certificates.iter().cloned();
+        let chain = chain.map(CertificateDer::into_owned).collect();
+        Some(Self { uri, chain })
+    }
+
+    #[cfg(test)]
+    pub(crate) fn named(cluster: &str, node: &str) -> Self {
+        let (uri, chain) = (uri_of(cluster, node), Arc::default());
+        Self { uri, chain }
+    }
+
+    pub(crate) fn uri(&self) -> &str {
+        &self.uri
+    }
+
+    /// Whether an authority among `roots` stands for it now, to dial or to be dialled.
+    pub(super) fn is_of(
+        &self,
+        roots: &RootCertStore,
+        callers: &dyn ClientCertVerifier,
+        algorithms: WebPkiSupportedAlgorithms,
+    ) -> bool {
+        let Some((own, others)) = self.chain.split_first() else {
+            return false;
+        };
+        let now = UnixTime::now();
+        let verified = ParsedCertificate::try_from(own).and_then(|own| {
+            let all = algorithms.all;
+            verify_server_cert_signed_by_trust_anchor(&own, roots, others, now, all)
+        });
+        verified.is_ok() || callers.verify_client_cert(own, others, now).is_ok()
     }
 
     /// Whether this is the node called `node` of `cluster`.

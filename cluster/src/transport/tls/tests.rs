@@ -296,3 +296,66 @@ async fn changed_files_are_used_for_the_next_handshake_and_bad_ones_are_not() {
     b.read_again();
     assert_eq!(own(&b), good, "no file");
 }
+
+/// Whether a link with `peer` would end now.
+async fn ends(trust: &Trust, peer: &PeerName) -> bool {
+    let ended = tokio::time::timeout(std::time::Duration::ZERO, trust.ends_for(peer));
+    ended.await.is_ok()
+}
+
+#[tokio::test]
+async fn whom_the_operator_no_longer_vouches_for_is_told_from_the_others() {
+    let (old, new) = (Operator::new(), Operator::new());
+    let (a, b) = (old.trust("a").unwrap(), old.trust("b").unwrap());
+    let seen = meet(&a, "b", &b).await.1.unwrap();
+    assert!(!ends(&b, &seen).await);
+    // Another certificate of one's own changes nothing for others.
+    old.issue("b", &[&uri_of("tyr", "b")]);
+    b.read_again();
+    assert!(!ends(&b, &seen).await);
+    let roots = |b: &Trust| b.shared.files.clone().unwrap().ca;
+    let (mut both, others) = (std::fs::read_to_string(roots(&b)).unwrap(), new.trust("b"));
+    let only = std::fs::read_to_string(roots(&others.unwrap())).unwrap();
+    both.push_str(&only);
+    write(&roots(&b), &both);
+    b.read_again();
+    assert!(!ends(&b, &seen).await);
+    write(&roots(&b), &only);
+    b.read_again();
+    assert!(ends(&b, &seen).await);
+}
+
+#[tokio::test]
+async fn a_certificate_may_stand_on_others_between_it_and_the_authority() {
+    let root = Operator::new();
+    let mut between = Operator::new();
+    between.params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    let issuer = Issuer::from_params(&root.params, &root.key);
+    let signed = between.params.signed_by(&between.key, &issuer).unwrap();
+    let authority = root.params.self_signed(&root.key).unwrap();
+    let node = |name: &str, with_chain: bool| {
+        let files = between.issue(name, &[&uri_of("tyr", name)]);
+        write(&files.ca, &authority.pem());
+        if with_chain {
+            let own = std::fs::read_to_string(&files.cert).unwrap();
+            write(&files.cert, &format!("{own}{}", signed.pem()));
+        }
+        Trust::new(keys("tyr", &[1]), name, Some(files)).unwrap()
+    };
+    let (a, b) = (node("a", true), node("b", true));
+    let (dialling, answering) = meet(&a, "b", &b).await;
+    assert_eq!(dialling, Ok(()));
+    let seen = answering.unwrap();
+    assert!(!ends(&b, &seen).await, "also when it is checked again");
+    let (dialling, _) = meet(&a, "c", &node("c", false)).await;
+    assert!(dialling.is_err(), "nobody knows the one between");
+    // Another authority instead.
+    let files = b.shared.files.clone().unwrap();
+    let other = Operator::new();
+    write(
+        &files.ca,
+        &other.params.self_signed(&other.key).unwrap().pem(),
+    );
+    b.read_again();
+    assert!(ends(&b, &seen).await);
+}
