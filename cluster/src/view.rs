@@ -241,6 +241,8 @@ impl DegradedReason {
             Self::Peers
             | Self::Store
             | Self::NameTaken { .. }
+            | Self::KeyTaken { .. }
+            | Self::KeyShared { .. }
             | Self::Isolated
             | Self::TooManyCells => &[],
         }

@@ -1,15 +1,17 @@
 //! `/livez`, `/readyz`, `/metrics` and `POST /api/drain`.
 
+use std::collections::BTreeMap;
+
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
+use cluster::ClusterView;
 use http::{StatusCode, header};
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::json;
 
 use super::auth::Caller;
-use super::cluster::of_reason;
 use super::{Degraded, Shared};
 
 /// A node that wants no new traffic.
@@ -47,11 +49,22 @@ pub(super) async fn readyz(State(shared): State<Shared>) -> Response {
         "degraded": degraded,
     });
     if let Some(cluster) = &shared.state.cluster {
-        let view = cluster.view();
-        let detail: Vec<_> = view.degraded.iter().map(of_reason).collect();
-        body["detail"] = json!(detail);
+        body["members"] = json!(concerned(&cluster.view()));
     }
     (status, Json(body)).into_response()
+}
+
+/// How many members each reason concerns, where it does. Whoever asks has shown
+/// no token: who they are stands in `GET /api/cluster`.
+fn concerned(view: &ClusterView) -> BTreeMap<&'static str, usize> {
+    let mut counts = BTreeMap::new();
+    for reason in &view.degraded {
+        let members = reason.nodes().len();
+        if members > 0 {
+            *counts.entry(reason.as_str()).or_default() += members;
+        }
+    }
+    counts
 }
 
 /// Everything the registry knows, after a look at the store.
@@ -97,6 +110,11 @@ impl Shared {
         readiness.set_degraded(Degraded::UsageFile, !status.journal_ok);
         if let Some(cluster) = &self.state.cluster {
             let view = cluster.view();
+            let stalled = cluster.is_stalled();
+            if stalled && !readiness.is_degraded(Degraded::ClusterStalled) {
+                tracing::error!("the thread tyr-cluster hangs: the node wants no traffic");
+            }
+            readiness.set_degraded(Degraded::ClusterStalled, stalled);
             readiness.set_catching_up(!view.caught_up);
             let holds = |part: Degraded| {
                 let mut reasons = view.degraded.iter();

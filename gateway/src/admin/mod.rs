@@ -127,6 +127,8 @@ struct Shared {
     changing: Arc<tokio::sync::Mutex<()>>,
     /// Reads of the store, so that a slow one leaves threads for the rest.
     reading: Arc<tokio::sync::Semaphore>,
+    /// Revocations that wait behind another change.
+    revoking: Arc<tokio::sync::Semaphore>,
     /// Writes that wait for the other nodes.
     spreading: Arc<tokio::sync::Semaphore>,
     /// One diagnosis at a time.
@@ -141,6 +143,7 @@ pub fn router(state: AdminState) -> Router {
         reloading: Arc::default(),
         changing: Arc::default(),
         reading: Arc::new(tokio::sync::Semaphore::new(STORE_READS)),
+        revoking: Arc::new(tokio::sync::Semaphore::new(entities::REVOKING)),
         spreading: Arc::new(tokio::sync::Semaphore::new(cluster::WAITERS)),
         diagnosing: Arc::new(tokio::sync::Semaphore::new(1)),
     };

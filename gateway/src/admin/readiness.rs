@@ -2,7 +2,7 @@
 //!
 //! Atomics only: written by start-up, drain and whoever watches a part; read
 //! by `/readyz`. A lost part degrades the node, it does not unready it, but for a
-//! name or a key that another node has.
+//! name or a key that another node has, and for a cluster's thread that hangs.
 
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 
@@ -39,11 +39,13 @@ pub enum Degraded {
     ClockSkew,
     /// The others count more than this node can keep.
     TooManyCells,
+    /// The thread that talks to the other nodes hangs.
+    ClusterStalled,
 }
 
 impl Degraded {
     /// All parts, in the order in which they are listed.
-    pub const ALL: [Degraded; 14] = [
+    pub const ALL: [Degraded; 15] = [
         Degraded::Store,
         Degraded::UsageFile,
         Degraded::Configuration,
@@ -58,9 +60,10 @@ impl Degraded {
         Degraded::Isolated,
         Degraded::ClockSkew,
         Degraded::TooManyCells,
+        Degraded::ClusterStalled,
     ];
 
-    /// Those that only a cluster has.
+    /// Those that the view of a cluster tells of.
     pub const OF_CLUSTER: [Degraded; 10] = [
         Degraded::Peers,
         Degraded::StreamsBlocked,
@@ -91,6 +94,7 @@ impl Degraded {
             Degraded::Isolated => "isolated",
             Degraded::ClockSkew => "clock_skew",
             Degraded::TooManyCells => "too_many_cells",
+            Degraded::ClusterStalled => "cluster_stalled",
         }
     }
 
@@ -159,6 +163,11 @@ impl Readiness {
             // Two nodes of one name cannot be told apart; the later one waits.
             (self.is_degraded(Degraded::NameTaken), "name_taken"),
             (self.is_degraded(Degraded::KeyTaken), "key_taken"),
+            // What it admits reaches nobody, and what it knows is old.
+            (
+                self.is_degraded(Degraded::ClusterStalled),
+                Degraded::ClusterStalled.as_str(),
+            ),
             (self.is_draining(), "draining"),
         ];
         reasons
@@ -180,7 +189,12 @@ mod tests {
         assert!(readiness.wants_traffic());
         for part in Degraded::ALL {
             readiness.set_degraded(part, true);
-            let keeps = matches!(part, Degraded::NameTaken | Degraded::KeyTaken);
+            let keeps = [
+                Degraded::NameTaken,
+                Degraded::KeyTaken,
+                Degraded::ClusterStalled,
+            ];
+            let keeps = keeps.contains(&part);
             assert_eq!(readiness.wants_traffic(), !keeps, "{}", part.as_str());
             readiness.set_degraded(part, false);
         }

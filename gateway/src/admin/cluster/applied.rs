@@ -6,7 +6,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cluster::view::AppliedOn;
 use http::{HeaderName, HeaderValue};
@@ -86,12 +86,16 @@ impl Shared {
     /// On how many nodes a write of this node is in force, once it is on all
     /// of them or the wait is over.
     pub(in crate::admin) async fn in_force(&self, spread: Spread) -> InForce {
+        self.in_force_since(crate::clock::monotonic(), spread).await
+    }
+
+    /// The same for a write that waits since `begun`.
+    pub(in crate::admin) async fn in_force_since(&self, begun: Instant, spread: Spread) -> InForce {
         let Some(cluster) = self.state.cluster.clone() else {
             return InForce::HERE;
         };
-        let begun = crate::clock::monotonic();
         let turn = Arc::clone(&self.spreading).acquire_owned();
-        let turn = tokio::time::timeout(PATIENCE, turn).await;
+        let turn = tokio::time::timeout_at((begun + PATIENCE).into(), turn).await;
         let Ok(Ok(turn)) = turn else {
             return InForce(spread.wait(cluster.as_ref(), Duration::ZERO));
         };

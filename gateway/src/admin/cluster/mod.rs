@@ -11,7 +11,7 @@ mod shown;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Json;
 use axum::body::{Body, Bytes};
@@ -28,7 +28,6 @@ use super::Shared;
 use super::answer::Failure;
 
 pub(super) use applied::{InForce, Spread, WAITERS};
-pub(super) use shown::of_reason;
 use shown::of_view;
 pub use shown::{ClusterShown, DegradedShown, DiagnosisLine, Finding, MemberShown, state_word};
 
@@ -51,6 +50,8 @@ pub trait Cluster: Send + Sync {
     fn diagnose(&self) -> Receiver<Diagnosis>;
     /// Tells the others that this node is about to go.
     fn drain(&self);
+    /// Whether the thread that talks to them hangs, so that the view is old.
+    fn is_stalled(&self) -> bool;
 }
 
 impl Cluster for ClusterHandle {
@@ -73,6 +74,10 @@ impl Cluster for ClusterHandle {
     fn drain(&self) {
         ClusterHandle::drain(self);
     }
+
+    fn is_stalled(&self) -> bool {
+        ClusterHandle::is_stalled(self)
+    }
 }
 
 impl fmt::Debug for dyn Cluster {
@@ -84,7 +89,13 @@ impl fmt::Debug for dyn Cluster {
 /// The cluster as this node sees it.
 pub(super) async fn show(State(shared): State<Shared>) -> Json<ClusterShown> {
     Json(match &shared.state.cluster {
-        Some(cluster) => of_view(&cluster.view()),
+        Some(cluster) => {
+            let mut shown = of_view(&cluster.view());
+            if cluster.is_stalled() {
+                shown.note_stalled();
+            }
+            shown
+        }
         None => ClusterShown::alone(&shared.state.node),
     })
 }
@@ -98,15 +109,17 @@ pub(super) async fn diagnose(State(shared): State<Shared>) -> Result<Response, F
     let turn = turn.map_err(busy)?;
     let (sender, lines) = mpsc::channel(LINES);
     let cluster = shared.state.cluster.clone();
-    tokio::task::spawn_blocking(move || {
-        match &cluster {
-            Some(cluster) => tell(&cluster.diagnose(), &sender),
-            None => {
-                let _ = sender.blocking_send(line(&DiagnosisLine::end(true, 0)));
-            }
+    match cluster {
+        Some(cluster) => {
+            tokio::task::spawn_blocking(move || {
+                let until = crate::clock::monotonic() + DIAGNOSIS;
+                tell(&cluster.diagnose(), &sender, until);
+                drop(turn);
+            });
         }
-        drop(turn);
-    });
+        // There is room for one line.
+        None => drop(sender.try_send(line(&DiagnosisLine::end(true, 0)))),
+    }
     let body = stream::unfold(lines, async |mut lines| {
         let line = lines.recv().await?;
         Some((Ok::<_, std::convert::Infallible>(line), lines))
@@ -115,18 +128,21 @@ pub(super) async fn diagnose(State(shared): State<Shared>) -> Result<Response, F
     Ok((kind, Body::from_stream(body)).into_response())
 }
 
-/// Passes findings on until there are no more. Blocks. A caller that has left
-/// ends it.
-fn tell(findings: &Receiver<Diagnosis>, lines: &mpsc::Sender<Bytes>) {
-    let until = crate::clock::monotonic() + DIAGNOSIS;
+/// Passes findings on until there are no more, or `until`. Blocks. A caller that
+/// has left ends it, and so does one that does not read.
+pub(super) fn tell(findings: &Receiver<Diagnosis>, lines: &mpsc::Sender<Bytes>, until: Instant) {
+    let runtime = tokio::runtime::Handle::current();
+    let send = |told| {
+        let sending = tokio::time::timeout_at(until.into(), lines.send(told));
+        matches!(runtime.block_on(sending), Ok(Ok(())))
+    };
     let mut failed = 0_u64;
     let whole = loop {
         let left = until.saturating_duration_since(crate::clock::monotonic());
         match findings.recv_timeout(left) {
             Ok(finding) => {
                 failed += u64::from(!finding.ok);
-                let told = line(&DiagnosisLine::Found(finding.into()));
-                if lines.blocking_send(told).is_err() {
+                if !send(line(&DiagnosisLine::Found(finding.into()))) {
                     return;
                 }
             }
@@ -134,7 +150,8 @@ fn tell(findings: &Receiver<Diagnosis>, lines: &mpsc::Sender<Bytes>) {
             Err(RecvTimeoutError::Timeout) => break false,
         }
     };
-    let _ = lines.blocking_send(line(&DiagnosisLine::end(whole, failed)));
+    // Told even when the time is over, if there is room for it.
+    send(line(&DiagnosisLine::end(whole, failed)));
 }
 
 fn line(told: &DiagnosisLine) -> Bytes {

@@ -1,7 +1,6 @@
 //! The cluster as the API shows it.
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
 use std::time::Duration;
 
 use cluster::view::{LeadersView, LimitView, MemberState};
@@ -9,6 +8,7 @@ use cluster::{ClusterView, DegradedReason, Diagnosis, MemberView};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::admin::Degraded;
 use crate::admin::standing::{Amount, amount};
 
 /// The cluster as one node sees it.
@@ -208,6 +208,17 @@ impl From<Diagnosis> for Finding {
 }
 
 impl ClusterShown {
+    /// Says that all of it is old.
+    pub(super) fn note_stalled(&mut self) {
+        let reason = Degraded::ClusterStalled.as_str().to_owned();
+        self.degraded.push(reason.clone());
+        self.detail.push(DegradedShown {
+            reason,
+            nodes: Vec::new(),
+            message: "the thread that talks to the others hangs: all of this is old".to_owned(),
+        });
+    }
+
     /// A node without a cluster.
     pub(super) fn alone(node: &str) -> Self {
         ClusterShown {
@@ -337,56 +348,42 @@ pub fn state_word(state: MemberState) -> &'static str {
 }
 
 /// A reason with names.
-pub(in crate::admin) fn of_reason(reason: &DegradedReason) -> DegradedShown {
-    let one = |node: &String| vec![node.clone()];
-    let (nodes, message) = match reason {
-        DegradedReason::Peers => (Vec::new(), "no other node is in reach".to_owned()),
-        DegradedReason::Store => (Vec::new(), "the store does not answer".to_owned()),
-        DegradedReason::StreamsBlocked { node } => (
-            one(node),
-            "it gossips, but no link to its gRPC port can be made".to_owned(),
-        ),
-        DegradedReason::NameTaken { by } => (
-            Vec::new(),
-            format!("another live node has this node's name: it has the key {by}"),
-        ),
-        DegradedReason::KeyTaken { at } => (
-            Vec::new(),
-            format!(
-                "the process at {at} came first and has this node's key: data_dir was copied; empty it here"
-            ),
-        ),
-        DegradedReason::KeyShared { at } => (
-            Vec::new(),
-            format!("the process at {at} came later and has this node's key: data_dir was copied"),
-        ),
-        DegradedReason::ConfigurationMismatch { node, parts } => {
-            let mut message = "its file differs".to_owned();
-            if !parts.is_empty() {
-                // Writing to a text cannot fail.
-                let _ = write!(message, " in {}", parts.join(", "));
-            }
-            (one(node), message)
+fn of_reason(reason: &DegradedReason) -> DegradedShown {
+    let message = match reason {
+        DegradedReason::Peers => "no other node is in reach".to_owned(),
+        DegradedReason::Store => "the store does not answer".to_owned(),
+        DegradedReason::StreamsBlocked { .. } => {
+            "it gossips, but no link to its gRPC port can be made".to_owned()
         }
-        DegradedReason::Partition { missing } => (
-            missing.clone(),
-            "they are missing and had not said that they go: limits give a share".to_owned(),
-        ),
-        DegradedReason::Isolated => (
-            Vec::new(),
-            "the others may have forgotten this node: it limits itself to its share".to_owned(),
-        ),
-        DegradedReason::ClockSkew { node, ms } => {
-            (one(node), format!("its clock is off by {ms} ms"))
+        DegradedReason::NameTaken { by } => {
+            format!("another live node has this node's name: it has the key {by}")
         }
-        DegradedReason::TooManyCells => (
-            Vec::new(),
-            "so many counts of others that new ones are left out".to_owned(),
+        DegradedReason::KeyTaken { at } => format!(
+            "the process at {at} came first and has this node's key: data_dir was copied; empty it here"
         ),
+        DegradedReason::KeyShared { at } => {
+            format!("the process at {at} came later and has this node's key: data_dir was copied")
+        }
+        DegradedReason::ConfigurationMismatch { parts, .. } if parts.is_empty() => {
+            "its file differs".to_owned()
+        }
+        DegradedReason::ConfigurationMismatch { parts, .. } => {
+            format!("its file differs in {}", parts.join(", "))
+        }
+        DegradedReason::Partition { .. } => {
+            "they are missing and had not said that they go: limits give a share".to_owned()
+        }
+        DegradedReason::Isolated => {
+            "the others may have forgotten this node: it limits itself to its share".to_owned()
+        }
+        DegradedReason::ClockSkew { ms, .. } => format!("its clock is off by {ms} ms"),
+        DegradedReason::TooManyCells => {
+            "so many counts of others that new ones are left out".to_owned()
+        }
     };
     DegradedShown {
         reason: reason.as_str().to_owned(),
-        nodes,
+        nodes: reason.nodes().to_vec(),
         message,
     }
 }

@@ -40,7 +40,7 @@ pub(super) use crate::config::catalogue::{
 pub(super) use body::{parse, problem};
 pub use port::Entities;
 pub(super) use shape::shapes;
-pub(super) use virtual_keys::{Revocation, Rotation, revoke, rotate};
+pub(super) use virtual_keys::{REVOKING, Revocation, Rotation, revoke, rotate};
 
 /// What a read adds to an entity.
 const READ_ONLY: [&str; 4] = ["source", "revision", "standing", "applied_on"];

@@ -1,6 +1,6 @@
 //! What the entity routes ask of the configuration. `list`, `show` and `refuse`
 //! answer from memory, so that they go on while a write waits for the store;
-//! every other call may block.
+//! every other call may block, `keep_refused` for the disk alone.
 
 use std::time::Duration;
 
@@ -38,8 +38,12 @@ pub trait Entities: Send + Sync {
     /// Gives a virtual key a new value; the old one is accepted for `grace`.
     fn rotate(&self, name: &str, grace: Duration, actor: &Actor) -> Result<Written, WriteRefusal>;
     /// Refuses a virtual key in memory, here and on all nodes in reach, if there
-    /// is one. Must not block, whoever waits for the store.
-    fn refuse(&self, name: &str, actor: &Actor);
+    /// is one: the hashes of its values. Must not block, whoever waits for the
+    /// store.
+    fn refuse(&self, name: &str, actor: &Actor) -> Vec<String>;
+    /// Makes this refusal last on this node, and in the store as soon as that
+    /// can be; waits for neither the store nor another change.
+    fn keep_refused(&self, hashes: &[String], name: &str, actor: &Actor);
     /// Refuses a virtual key from now on, whatever made it, and makes it last.
     fn revoke(&self, name: &str, actor: &Actor) -> Result<Revoked, WriteRefusal>;
     /// Starts the count of a limit at zero; the revision of that.
@@ -86,8 +90,13 @@ impl Entities for Catalogue {
         Catalogue::rotate(self, name, grace, actor)
     }
 
-    fn refuse(&self, name: &str, actor: &Actor) {
-        Catalogue::refuse(self, name, actor);
+    fn refuse(&self, name: &str, actor: &Actor) -> Vec<String> {
+        let hashes = Catalogue::refuse(self, name, actor);
+        hashes.iter().map(|hash| hex::encode(hash.0)).collect()
+    }
+
+    fn keep_refused(&self, hashes: &[String], name: &str, actor: &Actor) {
+        Catalogue::keep_refused(self, hashes, name, actor);
     }
 
     fn revoke(&self, name: &str, actor: &Actor) -> Result<Revoked, WriteRefusal> {

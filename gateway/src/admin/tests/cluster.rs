@@ -22,6 +22,7 @@ struct Fleet {
     waits: Mutex<Vec<(String, Duration)>>,
     findings: Mutex<Vec<Diagnosis>>,
     drained: AtomicBool,
+    stalled: AtomicBool,
 }
 
 fn member(node: &str, is_self: bool, hash: u8, revision: u64) -> MemberView {
@@ -71,6 +72,7 @@ fn world() -> (World, Arc<Fleet>) {
         waits: Mutex::default(),
         findings: Mutex::default(),
         drained: AtomicBool::new(false),
+        stalled: AtomicBool::new(false),
     });
     (World::in_cluster(fleet.clone()), fleet)
 }
@@ -111,6 +113,31 @@ impl Cluster for Fleet {
     fn drain(&self) {
         self.drained.store(true, Ordering::SeqCst);
     }
+
+    fn is_stalled(&self) -> bool {
+        self.stalled.load(Ordering::SeqCst)
+    }
+}
+
+#[tokio::test]
+async fn a_node_whose_clusters_thread_hangs_wants_no_traffic() {
+    let (world, fleet) = world();
+    world.readiness.set_ready(true);
+    let readyz = async || {
+        let answer = world.call(Method::GET, "/readyz", "").await;
+        (answer.status.as_u16(), answer.json())
+    };
+    assert_eq!(readyz().await.0, 200);
+    fleet.stalled.store(true, Ordering::SeqCst);
+    let (status, body) = readyz().await;
+    assert_eq!(status, 503);
+    assert_eq!(body["reasons"], json!(["cluster_stalled"]));
+    let metrics = world.call(Method::GET, "/metrics", "").await.text;
+    assert!(metrics.contains("tyr_degraded{reason=\"cluster_stalled\"} 1\n"));
+    let shown = world.read("/api/cluster").await.json();
+    assert_eq!(shown["degraded"], json!(["cluster_stalled"]));
+    fleet.stalled.store(false, Ordering::SeqCst);
+    assert_eq!(readyz().await.0, 200);
 }
 
 #[tokio::test]
@@ -191,10 +218,18 @@ async fn every_reason_of_the_cluster_is_told_by_name_and_goes_again() {
         fleet.change(|view| view.degraded = vec![reason]);
         let ready = world.call(Method::GET, "/readyz", "").await.json();
         assert_eq!(ready["degraded"], json!([word]));
-        assert_eq!(ready["detail"][0]["reason"], word);
-        assert_eq!(ready["detail"][0]["nodes"], nodes);
+        // Who has no token is told how many, and not who.
+        assert!(!ready.to_string().contains("n2"), "{ready}");
+        let count = nodes.as_array().map_or(0, Vec::len);
+        let counts = match count {
+            0 => json!({}),
+            count => json!({word: count}),
+        };
+        assert_eq!(ready["members"], counts);
         let shown = world.read("/api/cluster").await.json();
         assert_eq!(shown["degraded"], json!([word]));
+        assert_eq!(shown["detail"][0]["reason"], word);
+        assert_eq!(shown["detail"][0]["nodes"], nodes);
         let metrics = world.call(Method::GET, "/metrics", "").await.text;
         let line = format!("tyr_degraded{{reason=\"{word}\"}} 1\n");
         assert!(metrics.contains(&line), "{word}");
@@ -307,6 +342,29 @@ async fn a_diagnosis_is_told_line_by_line() {
     assert_eq!(refused.status, StatusCode::FORBIDDEN);
     let shown = world.call(Method::GET, "/api/cluster", VIEWER).await;
     assert_eq!(shown.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_reader_of_a_diagnosis_that_never_reads_holds_nothing_for_ever() {
+    let (found, findings) = sync_channel(8);
+    for _ in 0..8 {
+        let finding = Diagnosis {
+            node: "n2".to_owned(),
+            check: "gossip",
+            ok: true,
+            detail: String::new(),
+            took: None,
+        };
+        found.send(finding).expect("there is room");
+    }
+    let (lines, unread) = tokio::sync::mpsc::channel(2);
+    let until = crate::clock::monotonic() + Duration::from_millis(100);
+    let telling = move || crate::admin::cluster::tell(&findings, &lines, until);
+    let told = tokio::task::spawn_blocking(telling);
+    let told = tokio::time::timeout(Duration::from_secs(30), told).await;
+    assert!(told.is_ok(), "it ends though nothing is read");
+    assert_eq!(unread.len(), 2);
+    drop(found);
 }
 
 #[tokio::test]

@@ -173,11 +173,21 @@ impl Entities for Ledger {
         self.write("rotate", Kind::VirtualKey, found.body, actor)
     }
 
-    fn refuse(&self, name: &str, _actor: &Actor) {
-        if let Some(found) = self.found(Kind::VirtualKey, name) {
+    fn refuse(&self, name: &str, _actor: &Actor) -> Vec<String> {
+        let found = self.found(Kind::VirtualKey, name);
+        if let Some(found) = &found {
             let mut refused = self.refused.lock().expect("no panic holds it");
-            refused.push(found.name);
+            refused.push(found.name.clone());
         }
+        found
+            .map(|found| format!("hash-of-{}", found.name))
+            .into_iter()
+            .collect()
+    }
+
+    fn keep_refused(&self, hashes: &[String], name: &str, actor: &Actor) {
+        self.note_change("keep", Kind::VirtualKey, name, actor);
+        assert_eq!(hashes, [format!("hash-of-{name}")]);
     }
 
     fn revoke(&self, name: &str, actor: &Actor) -> Result<Revoked, WriteRefusal> {

@@ -106,6 +106,13 @@ fn an_address_that_is_not_ours_is_an_error_that_names_it() {
     assert!(error.to_string().contains("192.0.2.1:9090"), "{error}");
 }
 
+/// A request of an administrator on a connection of its own.
+fn call(line: &str, body: &str) -> String {
+    let length = body.len();
+    let head = format!("authorization: Bearer {ADMIN}\r\ncontent-length: {length}\r\n");
+    format!("{line} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{head}\r\n{body}")
+}
+
 #[test]
 fn a_slow_store_holds_up_neither_reads_nor_a_revocation() {
     let world = World::new();
@@ -114,11 +121,6 @@ fn a_slow_store_holds_up_neither_reads_nor_a_revocation() {
     let address = listener.local_addr().expect("an address");
     let (stop, stopped) = watch::channel(false);
     let server = serve(listener, world.router.clone(), stopped).expect("a thread");
-    let call = |line: &str, body: &str| {
-        let length = body.len();
-        let head = format!("authorization: Bearer {ADMIN}\r\ncontent-length: {length}\r\n");
-        format!("{line} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{head}\r\n{body}")
-    };
     let send = |request: String| {
         let mut stream = connect(address);
         stream.write_all(request.as_bytes()).expect("sent");
@@ -148,6 +150,50 @@ fn a_slow_store_holds_up_neither_reads_nor_a_revocation() {
         stream.read_to_string(&mut answer).expect("an answer");
         assert!(answer.starts_with("HTTP/1.1 20"), "{answer}");
     }
+    drop(stop);
+    server.join();
+}
+
+#[test]
+fn a_revocation_is_answered_though_another_change_waits_for_the_store() {
+    let world = World::new();
+    let slow = world.ledger.slow.lock().expect("no panic holds it");
+    let listener = bind(ANY_PORT).expect("a free port");
+    let address = listener.local_addr().expect("an address");
+    let (stop, stopped) = watch::channel(false);
+    let server = serve(listener, world.router.clone(), stopped).expect("a thread");
+    let mut waits = connect(address);
+    let make = call("POST /api/customers", "{\"name\": \"c\"}");
+    waits.write_all(make.as_bytes()).expect("sent");
+    // The lock is held: without an end of its own this would wait for ever.
+    let revoke = |name: &str| {
+        let path = format!("POST /api/virtual-keys/{name}/revoke");
+        exchange(address, &call(&path, ""))
+    };
+    let answer = revoke("demo");
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert!(answer.contains("\"persisted\":false"), "{answer}");
+    let trail = || {
+        world
+            .ledger
+            .trail
+            .lock()
+            .expect("no panic holds it")
+            .clone()
+    };
+    let kept = "keep virtual-keys/demo by ops from 127.0.0.1";
+    assert_eq!(trail(), [kept], "on this node, in any case");
+    let answer = revoke("none");
+    assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
+    drop(slow);
+    let mut made = String::new();
+    waits.read_to_string(&mut made).expect("an answer");
+    assert!(made.starts_with("HTTP/1.1 201"), "{made}");
+    // Behind the revocation that was answered: it was brought to its end.
+    let answer = exchange(address, &call("POST /api/customers", "{\"name\": \"d\"}"));
+    assert!(answer.starts_with("HTTP/1.1 201"), "{answer}");
+    let revoked = trail().iter().any(|line| line.starts_with("revoke "));
+    assert!(revoked, "{:?}", trail());
     drop(stop);
     server.join();
 }

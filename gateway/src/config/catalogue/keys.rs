@@ -69,6 +69,19 @@ impl Catalogue {
         hashes
     }
 
+    /// Makes the refusal of these hashes of the key `name` last on this node,
+    /// and in the store once that takes it: for a `revoke` that waits for
+    /// another change. Waits for the disk alone.
+    pub fn keep_refused(&self, hashes: &[String], name: &str, actor: &Actor) {
+        let Some(ledger) = self.running.ledger.get() else {
+            return;
+        };
+        let change = self.revocation(name, actor);
+        for hash in hashes {
+            ledger.adopt_revocation(hash, &change);
+        }
+    }
+
     /// Refuses a virtual key from now on, and all its former values, whoever
     /// made it and whether the store is there or not.
     pub fn revoke(&self, name: &str, actor: &Actor) -> Result<Revoked, WriteRefusal> {
