@@ -46,7 +46,7 @@ bench: ## CPU time per request against nginx and a bare Pingora, interleaved (lo
 k6: ## load scenarios that fail on a broken promise (loadtest/README.md)
 	@exec scripts/k6
 
-soak: ## the tests of outages at full length, Postgres away for minutes (result: loadtest/results/soak.md)
+soak: ## the tests of outages and fleets at full length, hours (result: loadtest/results/soak.md)
 	@exec scripts/soak
 
 setup: ## installs what a build needs and a Rust toolchain lacks

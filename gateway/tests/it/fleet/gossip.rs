@@ -1,91 +1,121 @@
 //! Bad networks between nodes, and secrets that change.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::{alone, scale};
-use crate::harness::Fleet;
+use super::{Check, scale};
+use crate::harness::client::ask;
 use crate::harness::fault::Weather;
-use crate::harness::fleet::{Plan, SECRET, chat, up_in};
+use crate::harness::fleet::{Plan, SECRET, chat, members, up_in};
 use crate::harness::load::Load;
-use crate::harness::wait::within;
+use crate::harness::pressure::{Pressure, count};
+use crate::harness::wait::{look_for, within};
+use crate::harness::{Ask, Conf, Fleet};
+
+/// How long a living node may be taken for dead.
+const EVICTED: Duration = Duration::from_secs(10);
 
 #[test]
 fn lost_and_late_datagrams_evict_nobody() {
-    let _alone = alone();
-    let mut plan = Plan::limited("rate_limits: [{requests: 1000000, every: 1d}]");
+    let check = Check::begin("R10");
+    let mut plan = Plan::limited("");
     plan.weather = true;
     plan.seed = 7;
     let fleet = Fleet::start(3, plan);
-    let downs =
-        |node: usize| fleet.nodes[node].metric("tyr_cluster_member_changes_total", "to=\"down\"");
-    let before: f64 = (0..3).map(downs).sum();
+    let changes = || -> f64 {
+        let all = fleet.nodes.iter();
+        all.map(|node| node.metric("tyr_cluster_member_changes_total", ""))
+            .sum()
+    };
+    let before = changes();
     fleet.set_weather(Weather {
         loss: 30,
         doubled: 5,
         jitter: Duration::from_millis(200),
     });
-    within(scale().storm, || None::<()>);
-    let after: f64 = (0..3).map(downs).sum();
-    assert_eq!(before, after, "nobody was taken for dead");
-    for node in &fleet.nodes {
-        assert_eq!(up_in(node).len(), 3, "{}", node.shown("/api/cluster"));
-    }
+    let targets = [0, 1, 2].map(|node| fleet.nodes[node].data);
+    let pressure = Pressure::start(&targets, &chat(2), Duration::from_millis(50));
+    // Since when each node has lacked another one, and for how long at most.
+    let mut gone: [Option<Instant>; 3] = [None; 3];
+    let mut longest = Duration::ZERO;
+    look_for(scale().storm, || {
+        for (node, since) in fleet.nodes.iter().zip(&mut gone) {
+            let down = |member: &Value| member["state"] == "down" || member["state"] == "left";
+            match members(node).iter().any(down) {
+                true => longest = longest.max(since.get_or_insert_with(Instant::now).elapsed()),
+                false => *since = None,
+            }
+        }
+    });
+    let heard = pressure.stop();
+    let rate = (changes() - before) / scale().storm.as_secs_f64();
+    check.measured(
+        format!(
+            "30 % lost, up to 200 ms late, for {:?}: a living node was taken for dead for {longest:?} at most; {rate:.3} changes of members a second",
+            scale().storm
+        ),
+        format!("{EVICTED:?}, 1 a second"),
+    );
+    assert!(longest <= EVICTED * scale().patience, "{longest:?}");
+    assert!(rate < 1.0, "{rate} changes a second");
+    let good = count(&heard, 200);
+    assert_eq!(
+        good,
+        heard.iter().flatten().count() as u64,
+        "requests failed"
+    );
+    fleet.set_weather(Weather::default());
+    fleet.await_whole();
+    let agreed = fleet.agree(Duration::from_secs(30));
+    assert_eq!(agreed.on.requests, good);
 }
 
 #[test]
 fn blocked_streams_are_loud() {
-    let _alone = alone();
-    let mut plan = Plan::limited("rate_limits: [{requests: 1000000, every: 1d}]");
+    let _check = Check::begin("streams");
+    let mut plan = Plan::limited("");
     plan.weather = true;
     let mut fleet = Fleet::start(3, plan);
-    fleet.sky[2].block_streams();
-    fleet.sky[1].block_streams();
-    fleet.sky[0].block_streams();
+    for sky in &mut fleet.sky {
+        sky.block_streams();
+    }
     for node in &fleet.nodes {
         let told = within(Duration::from_secs(15), || {
-            let answer =
-                crate::harness::client::ask(node.admin, &crate::harness::Ask::get("/readyz"));
+            let answer = ask(node.admin, &Ask::get("/readyz"));
             let parts = answer.json()["degraded"].to_string();
             (answer.status() == 200 && parts.contains("streams")).then_some(())
         });
         assert!(told.is_some(), "{}", node.shown("/api/cluster"));
-        let view = node.shown("/api/cluster");
-        let states: Vec<_> = view["members"]
-            .as_array()
-            .expect("a list")
-            .iter()
-            .map(|member| member["state"].clone())
-            .collect();
-        assert!(states.contains(&json!("degraded")), "{view}");
+        let view = members(node);
+        let degraded = view.iter().any(|member| member["state"] == "degraded");
+        assert!(degraded, "{view:?}");
     }
+}
+
+/// The configuration of a node with this secret, and maybe another that it takes, too.
+fn with_secret(fleet: &Fleet, node: usize, secret: &str, also: Option<&str>) -> Conf {
+    let mut conf = fleet.conf_of(node);
+    let more = also.map(|also| format!("  additional_secrets: [{also}]\n"));
+    conf.more = conf.more.replace(
+        &format!("  secret: {SECRET}\n"),
+        &format!("  secret: {secret}\n{}", more.unwrap_or_default()),
+    );
+    conf
 }
 
 #[test]
 fn the_secret_changes_without_a_restart() {
-    let _alone = alone();
+    let check = Check::begin("R12");
     const NEW: &str = "another-secret-of-the-cluster-in-tests-02";
-    let mut fleet = Fleet::start(
-        3,
-        Plan::limited("rate_limits: [{requests: 1000000, every: 1d}]"),
-    );
-    let loads: Vec<Load> = fleet
-        .nodes
+    let mut fleet = Fleet::start(3, Plan::limited(""));
+    let loads: Vec<Load> = fleet.nodes[..2]
         .iter()
         .map(|node| Load::start(node.data, vec![chat(2)]))
         .collect();
     for (secret, also) in [(SECRET, Some(NEW)), (NEW, Some(SECRET)), (NEW, None)] {
         for (index, node) in fleet.nodes.iter().enumerate() {
-            let mut conf = fleet.conf_of(index);
-            let more = also
-                .map(|also| format!("  additional_secrets: [{also}]\n"))
-                .unwrap_or_default();
-            conf.more = conf.more.replace(
-                &format!("  secret: {SECRET}\n"),
-                &format!("  secret: {secret}\n{more}"),
-            );
-            node.write_conf(&conf);
+            node.write_conf(&with_secret(&fleet, index, secret, also));
             let answer = node.call("POST", "/api/reload", &json!({}));
             assert_eq!(answer.status(), 200, "{}", answer.text());
         }
@@ -94,23 +124,36 @@ fn the_secret_changes_without_a_restart() {
         let made = fleet.nodes[0].call("POST", "/api/customers", &json!({"name": name}));
         assert_eq!(made.json()["applied_on"], "3/3", "{}", made.text());
     }
-    // Who has the new one alone may come in.
-    fleet.nodes[1].process.signal("TERM");
-    assert!(
-        fleet.nodes[1]
-            .process
-            .wait(Duration::from_secs(30))
-            .is_some(),
-        "it ends"
-    );
-    fleet.nodes[1].start_again();
+    let end = |fleet: &mut Fleet| {
+        fleet.nodes[2].process.signal("TERM");
+        let ended = fleet.nodes[2].process.wait(Duration::from_secs(30));
+        assert!(ended.is_some(), "it ends");
+    };
+    // Who has the old one alone stays outside: it sees nobody, and nobody sees it.
+    end(&mut fleet);
+    fleet.nodes[2].write_conf(&with_secret(&fleet, 2, SECRET, None));
+    fleet.nodes[2].start_again();
+    look_for(Duration::from_secs(3), || {
+        for node in &fleet.nodes[..2] {
+            assert_eq!(up_in(node), ["n1", "n2"]);
+        }
+        assert_eq!(up_in(&fleet.nodes[2]), ["n3"]);
+    });
+    end(&mut fleet);
+    // Who has the new one alone comes in.
+    fleet.nodes[2].write_conf(&with_secret(&fleet, 2, NEW, None));
+    fleet.nodes[2].start_again();
     fleet.await_whole();
-    for (node, load) in loads.into_iter().enumerate() {
-        let faults: Vec<_> = load
-            .stop()
-            .into_iter()
-            .filter_map(|diary| diary.fault)
-            .collect();
-        assert!(node == 1 || faults.is_empty(), "{faults:?}");
+    let (mut served, mut faults) = (0, Vec::new());
+    for diary in loads.into_iter().flat_map(Load::stop) {
+        served += diary.served.len();
+        faults.extend(diary.fault);
     }
+    let agreed = fleet.agree(Duration::from_secs(30));
+    check.measured(
+        format!("{} of {served} failed while the secret changed; the old one is refused, the new one comes in", faults.len()),
+        "0 failed",
+    );
+    assert!(faults.is_empty(), "{faults:?}");
+    assert_eq!(agreed.on.requests, served as u64);
 }

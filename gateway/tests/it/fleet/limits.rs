@@ -1,13 +1,17 @@
 //! One limit for all nodes: never passed by more than the bound they tell, whoever is asked.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use super::{alone, bound, limits, scale, used};
-use crate::harness::fleet::{Plan, chat};
+use super::{Check, bound, limits, scale};
+use crate::harness::Fleet;
+use crate::harness::fleet::{Plan, chat, members};
 use crate::harness::pressure::{Pressure, count, most_within};
-use crate::harness::wait::within;
-use crate::harness::{Fleet, eventually};
+use crate::harness::wait::look_for;
+
+/// How long all may take to agree once nothing is asked any more.
+const AGREED: Duration = Duration::from_secs(30);
 
 /// Five times the limit, offered to these targets evenly.
 fn pace(targets: usize) -> Duration {
@@ -16,32 +20,39 @@ fn pace(targets: usize) -> Duration {
     Duration::from_secs_f64(targets as f64 / offered)
 }
 
-/// Presses a fleet of three on these nodes for four windows, and judges what came through.
+/// Presses a fleet of three on these nodes for some windows, and judges what came through.
 #[track_caller]
-fn check(name: &str, clients: &[usize]) {
-    let _alone = alone();
+fn press(check: &Check, name: &str, clients: &[usize], clocks: Vec<i64>) -> Fleet {
     let scale = scale();
-    let fleet = Fleet::start(3, Plan::limited(&limits()));
+    let mut plan = Plan::limited(&limits());
+    plan.clocks = clocks;
+    let fleet = Fleet::start(3, plan);
     let targets: Vec<SocketAddr> = clients.iter().map(|node| fleet.nodes[*node].data).collect();
     let pressure = Pressure::start(&targets, &chat(5), pace(targets.len()));
     let mut told = 0;
-    within(scale.window_length * 4, || {
+    look_for(scale.window_length * scale.windows, || {
         let bounds = fleet.nodes.iter().map(|node| bound(node, "requests"));
         told = told.max(bounds.max().unwrap_or(0));
-        None::<()>
     });
     let heard = pressure.stop();
     let most = most_within(&heard, scale.window_length);
     let (good, refused) = (count(&heard, 200), count(&heard, 429));
-    println!(
-        "{name}: most in a window {most} of {}, bound {told}, {good} good, {refused} refused",
-        scale.limit
+    let agreed = fleet.agree(AGREED);
+    check.measured(
+        format!(
+            "{name}: {most} in the fullest {}, {good} good, {refused} refused; all agree after {:?}",
+            scale.window, agreed.nodes
+        ),
+        format!("{} + {told}", scale.limit),
     );
     assert_eq!(count(&heard, 0), 0, "every request has an answer");
+    assert_eq!(agreed.on.requests, good, "what the provider served");
     assert!(
         refused > good,
         "{name}: it was more than the limit: {good} good, {refused} refused"
     );
+    // A bound that allows anything promises nothing.
+    let told = told.min(scale.limit / 4);
     assert!(
         most <= scale.limit + told,
         "{name}: {most} in a window of {}, bound {told}",
@@ -53,57 +64,89 @@ fn check(name: &str, clients: &[usize]) {
         "{name}: only {most} of {} were let through",
         scale.limit
     );
-    for node in &fleet.nodes {
-        eventually("all nodes count the same", || {
-            let standing = node.standing("demo");
-            let day = standing.iter().find(|one| one["limit"] == 1_000_000)?;
-            (day["used"] == good && day["reserved"] == 0).then_some(())
-        });
-    }
-    assert_eq!(fleet.provided()[0], good, "what the provider served");
+    fleet
 }
 
 #[test]
 fn three_nodes_share_one_limit() {
-    check("even", &[0, 1, 2, 0, 1, 2]);
+    press(&Check::begin("R3"), "even", &[0, 1, 2, 0, 1, 2], Vec::new());
 }
 
 #[test]
 fn one_node_may_use_all_of_it() {
-    check("one node", &[1, 1, 1]);
+    press(&Check::begin("R3"), "one node", &[1, 1, 1], Vec::new());
+}
+
+/// Presses with the second node's clock this far ahead.
+#[track_caller]
+fn press_with_clock(name: &str, ahead_ms: i64) {
+    let check = Check::begin("R6");
+    let fleet = press(&check, name, &[0, 1, 2, 0, 1, 2], vec![0, ahead_ms, 0]);
+    let members = members(&fleet.nodes[0]);
+    let skewed = members.iter().find(|member| member["node"] == "n2");
+    let offset = skewed.expect("n2")["clock_offset_ms"].as_i64();
+    let offset = offset.expect("an offset");
+    assert!((offset - ahead_ms).abs() < 1_000, "{offset}");
+    let shown = fleet.nodes[0].metric("tyr_cluster_clock_offset_seconds", "n2");
+    assert!((shown - ahead_ms as f64 / 1_000.0).abs() < 1.0, "{shown}");
+    check.measured(format!("{name}: metrics show {shown} s"), "it is shown");
 }
 
 #[test]
-fn a_node_with_a_wrong_clock_counts_like_the_others() {
-    let _alone = alone();
-    let mut plan = Plan::limited("rate_limits: [{requests: 300, every: 1h}]");
-    plan.clocks = vec![0, 300_000, 0];
+fn a_node_whose_clock_is_ahead_counts_like_the_others() {
+    press_with_clock("5 min ahead", 300_000);
+}
+
+#[test]
+fn a_node_whose_clock_is_behind_counts_like_the_others() {
+    press_with_clock("5 min behind", -300_000);
+}
+
+/// Windows of all nodes begin together, whatever their clocks say: nobody gets one twice, and none
+/// is left out.
+#[test]
+fn wrong_clocks_reset_nothing_twice() {
+    let check = Check::begin("R6");
+    const LIMIT: u64 = 60;
+    const EVERY: u64 = 10;
+    // What is answered around the end of a window may be taken for one of the next.
+    const BLUR: u64 = LIMIT / 10;
+    let mut plan = Plan::limited("rate_limits: [{requests: 60, every: 10s, window: fixed}]");
+    plan.clocks = vec![0, 304_000, -297_000];
     let fleet = Fleet::start(3, plan);
     let targets: Vec<SocketAddr> = fleet.nodes.iter().map(|node| node.data).collect();
-    let heard = Pressure::start(&targets, &chat(2), Duration::from_millis(20))
-        .for_a(Duration::from_secs(4));
-    let good = count(&heard, 200);
-    let told: u64 = fleet
-        .nodes
-        .iter()
-        .map(|node| bound(node, "requests"))
-        .max()
-        .unwrap_or(0);
-    assert!(
-        (300..=300 + told).contains(&good),
-        "{good} of 300, bound {told}"
-    );
-    for node in &fleet.nodes {
-        eventually("every node has seen all", || {
-            (used(node, "requests") == good).then_some(())
-        });
+    let pressure = Pressure::start(&targets, &chat(2), Duration::from_millis(50));
+    let mut told = 0;
+    look_for(Duration::from_secs(4 * EVERY), || {
+        let bounds = fleet.nodes.iter().map(|node| bound(node, "requests"));
+        told = told.max(bounds.max().unwrap_or(0));
+    });
+    let (now, wall) = (Instant::now(), SystemTime::now());
+    let heard = pressure.stop();
+    // By the clock of most nodes, which is the machine's.
+    let wall = wall.duration_since(UNIX_EPOCH).expect("after 1970");
+    let mut windows: BTreeMap<u64, u64> = BTreeMap::new();
+    for one in heard.iter().flatten().filter(|one| one.status == 200) {
+        let at = wall - now.saturating_duration_since(one.at);
+        *windows.entry(at.as_secs() / EVERY).or_default() += 1;
     }
-    let members = crate::harness::fleet::members(&fleet.nodes[0]);
-    let skewed = members
-        .iter()
-        .find(|member| member["node"] == "n2")
-        .expect("n2");
-    let offset = skewed["clock_offset_ms"].as_i64().expect("an offset");
-    assert!((299_000..=301_000).contains(&offset), "{offset}");
-    assert!(fleet.nodes[0].metric("tyr_cluster_clock_offset_seconds", "n2") > 299.0);
+    let windows: Vec<u64> = windows.into_values().collect();
+    check.measured(
+        format!("fixed windows of {EVERY} s, clocks 304 s ahead and 297 s behind: {windows:?}"),
+        format!("{LIMIT} + {told} in each"),
+    );
+    assert!(windows.len() >= 4, "{windows:?}");
+    let most = LIMIT + told + BLUR;
+    assert!(
+        windows.iter().all(|good| *good <= most),
+        "{windows:?}, bound {told}"
+    );
+    // The first and the last were not pressed for their whole length.
+    let whole = &windows[1..windows.len() - 1];
+    assert!(
+        whole.iter().all(|good| *good >= LIMIT - BLUR),
+        "{windows:?}"
+    );
+    let agreed = fleet.agree(AGREED);
+    assert_eq!(agreed.on.requests, count(&heard, 200));
 }

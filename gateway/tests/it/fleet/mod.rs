@@ -8,17 +8,20 @@
 #![allow(clippy::print_stdout)]
 
 mod changes;
-mod faults;
 mod gossip;
+mod kills;
 mod leaders;
 mod limits;
+mod outages;
+mod partitions;
+mod pauses;
 mod restarts;
 
+use std::fmt::Display;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::harness::Node;
-use crate::harness::node::number;
 
 /// All times and rates of these tests.
 pub struct Scale {
@@ -27,6 +30,8 @@ pub struct Scale {
     pub window_length: Duration,
     /// Requests in such a window.
     pub limit: u64,
+    /// How many windows a limit is pressed for.
+    pub windows: u32,
     /// How long nodes are parted.
     pub partition: Duration,
     /// How long a node is stopped: longer than any suspicion.
@@ -35,26 +40,55 @@ pub struct Scale {
     pub storm: Duration,
     /// How long Postgres is away.
     pub outage: Duration,
+    /// Meanwhile six clients ask once in this time.
+    pub pace: Duration,
+    /// How many changes are made under load.
+    pub changes: usize,
+    /// Streams at a time on each node while all are restarted; how many tokens each has, and how
+    /// far these are apart.
+    pub streams: usize,
+    pub stream_tokens: u64,
+    pub token_ms: u64,
+    /// How long a node that ends waits for its streams.
+    pub grace: Duration,
+    /// How many times what is promised something may take: a build's machine does much besides.
+    pub patience: u32,
 }
 
 const SHORT: Scale = Scale {
     window: "5s",
     window_length: Duration::from_secs(5),
     limit: 100,
-    partition: Duration::from_secs(3),
+    windows: 4,
+    partition: Duration::from_secs(10),
     pause: Duration::from_secs(20),
     storm: Duration::from_secs(20),
     outage: Duration::from_secs(6),
+    pace: Duration::from_millis(20),
+    changes: 12,
+    streams: 25,
+    stream_tokens: 20,
+    token_ms: 100,
+    grace: Duration::from_secs(20),
+    patience: 3,
 };
 
 const FULL: Scale = Scale {
     window: "1m",
     window_length: Duration::from_secs(60),
     limit: 1_000,
-    partition: Duration::from_secs(60),
+    windows: 10,
+    partition: Duration::from_secs(120),
     pause: Duration::from_secs(30),
     storm: Duration::from_secs(600),
     outage: Duration::from_secs(1_800),
+    pace: Duration::from_millis(60),
+    changes: 100,
+    streams: 500,
+    stream_tokens: 40,
+    token_ms: 500,
+    grace: Duration::from_secs(60),
+    patience: 1,
 };
 
 pub fn scale() -> &'static Scale {
@@ -64,26 +98,38 @@ pub fn scale() -> &'static Scale {
     }
 }
 
-/// A short limit for all nodes, and one that only counts.
+/// A short limit for all nodes.
 pub fn limits() -> String {
     let Scale { limit, window, .. } = scale();
-    format!(
-        "rate_limits: [{{requests: {limit}, every: {window}}}, {{requests: 1000000, every: 1d}}]"
-    )
+    format!("rate_limits: [{{requests: {limit}, every: {window}}}]")
 }
 
-/// Held by the test whose fleet runs.
-pub fn alone() -> MutexGuard<'static, ()> {
-    static ONE: Mutex<()> = Mutex::new(());
-    ONE.lock().unwrap_or_else(PoisonError::into_inner)
+/// One of the checks that are promised; its fleet runs alone while the value lives.
+pub struct Check {
+    name: &'static str,
+    begun: Instant,
+    _alone: MutexGuard<'static, ()>,
 }
 
-/// What one unit of the demo key has used in the eyes of a node, in its own scope.
-#[track_caller]
-pub fn used(node: &Node, unit: &str) -> u64 {
-    let standing = node.standing_of("demo", unit);
-    let used = standing["used_nano_usd"].as_u64();
-    used.unwrap_or_else(|| number(&standing["used"]) as u64)
+impl Check {
+    pub fn begin(name: &'static str) -> Self {
+        static ONE: Mutex<()> = Mutex::new(());
+        let alone = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+        Self {
+            name,
+            begun: Instant::now(),
+            _alone: alone,
+        }
+    }
+
+    /// Prints a row of what was measured beside what is promised; `scripts/soak` collects these.
+    pub fn measured(&self, measured: impl Display, promised: impl Display) {
+        let seconds = self.begun.elapsed().as_secs();
+        println!(
+            "check: {} | {measured} | {promised} | {seconds} s",
+            self.name
+        );
+    }
 }
 
 /// By how much a node says that this limit may be passed now.

@@ -1,84 +1,43 @@
-//! All nodes restarted one after the other, also from an older protocol to the newest.
+//! All nodes restarted one after the other, also from an older version to the newest.
+//!
+//! `TYR_PREVIOUS_BIN` names the program to upgrade from; without it the one under test is pinned to
+//! the older protocol.
 
-use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::{alone, used};
-use crate::harness::client::{Ask, Connection};
-use crate::harness::fleet::{Plan, chat, members};
+use super::{Check, bound, scale};
+use crate::harness::balanced::Balanced;
+use crate::harness::client::Ask;
+use crate::harness::conf::OTHER_KEY;
+use crate::harness::fleet::{Plan, chat, counting, members};
 use crate::harness::wait::within;
-use crate::harness::{Fleet, eventually};
+use crate::harness::{Conf, Fleet, eventually, previous_binary};
 
-/// A balancer with clients: each request goes to the next node that is ready and takes
-/// the connection. What was
-/// begun is never tried again.
-struct Balanced {
-    stop: Arc<AtomicBool>,
-    good: Arc<AtomicU64>,
-    refused: Arc<AtomicU64>,
-    threads: Vec<std::thread::JoinHandle<Vec<String>>>,
-}
+/// Requests of the demo key in all.
+const LIMIT: u64 = 300;
 
-impl Balanced {
-    fn start(to: Vec<[SocketAddr; 2]>, clients: usize, ask: &Ask) -> Self {
-        let (stop, good, refused): (Arc<AtomicBool>, Arc<AtomicU64>, Arc<AtomicU64>) =
-            Default::default();
-        let threads = (0..clients).map(|client| {
-            let (stop, good, refused) =
-                (Arc::clone(&stop), Arc::clone(&good), Arc::clone(&refused));
-            let (to, ask) = (to.clone(), ask.clone());
-            std::thread::spawn(move || {
-                let mut faults = Vec::new();
-                let mut turn = client;
-                while !stop.load(Ordering::SeqCst) {
-                    within(Duration::from_millis(10), || None::<()>);
-                    turn += 1;
-                    let open = (0..to.len()).find_map(|next| open(to[(turn + next) % to.len()]));
-                    let answer = open.and_then(|mut open| open.try_exchange(&ask));
-                    match answer.map(|answer| (answer.status(), answer.text())) {
-                        Some((200, _)) => good.fetch_add(1, Ordering::SeqCst),
-                        Some((429, _)) => refused.fetch_add(1, Ordering::SeqCst),
-                        other => {
-                            faults.push(format!("{other:?}"));
-                            0
-                        }
-                    };
-                }
-                faults
-            })
-        });
-        let threads = threads.collect();
-        Self {
-            stop,
-            good,
-            refused,
-            threads,
-        }
-    }
-
-    fn stop(self) -> (u64, u64, Vec<String>) {
-        self.stop.store(true, Ordering::SeqCst);
-        let faults = self
-            .threads
-            .into_iter()
-            .flat_map(|client| client.join().expect("a client"));
-        let faults = faults.collect();
-        (
-            self.good.load(Ordering::SeqCst),
-            self.refused.load(Ordering::SeqCst),
-            faults,
+/// A plan with this limit, and time for streams to end.
+fn plan() -> Plan {
+    let mut plan = Plan::limited("");
+    plan.conf = Box::new(|provider| {
+        let conf = Conf::for_upstream(provider)
+            .server(&format!("drain_grace: {}s", scale().grace.as_secs()));
+        counting(
+            conf,
+            &format!("rate_limits: [{{requests: {LIMIT}, every: 1d}}]"),
         )
-    }
+    });
+    plan
 }
 
-/// A connection to a node that wants traffic; it says so a second before it takes none.
-fn open([data, admin]: [SocketAddr; 2]) -> Option<Connection> {
-    let ready = Connection::try_open(admin).ok()?;
-    let answer = { ready }.try_exchange(&Ask::get("/readyz"))?;
-    (answer.status() == 200).then_some(())?;
-    Connection::try_open(data).ok()
+/// A stream of the other key, which has no limit.
+fn stream() -> Ask {
+    let (tokens, pace) = (scale().stream_tokens, scale().token_ms);
+    let body = serde_json::json!({"model": "gpt-4o-mini", "stream": true, "max_tokens": tokens,
+        "messages": [{"role": "user", "content": "a long answer, please"}]});
+    Ask::post("/v1/chat/completions", &body)
+        .bearer(OTHER_KEY)
+        .header("x-mock", &format!("tokens={tokens} token_ms={pace}"))
 }
 
 /// Ends each node and starts it again, one after the other.
@@ -86,59 +45,78 @@ fn roll(fleet: &mut Fleet) {
     for index in 0..fleet.nodes.len() {
         let node = &mut fleet.nodes[index];
         node.process.signal("TERM");
-        let ended = node.process.wait(Duration::from_secs(40));
+        let ended = node.process.wait(scale().grace * 2);
         assert!(
             ended.is_some_and(|status| status.success()),
             "{}",
             node.process.log()
         );
+        node.renew_program();
         node.start_again();
         fleet.await_whole();
     }
 }
 
-#[test]
-fn a_rolling_restart_hands_out_no_fresh_budget_and_fails_no_request() {
-    let _alone = alone();
-    let mut fleet = Fleet::start(
-        3,
-        Plan::limited("rate_limits: [{requests: 300, every: 1d}]"),
+/// Restarts all under short requests, which have reached their limit, and streams. Nobody fails,
+/// nobody is cut, and no restart gives anything of the limit again.
+#[track_caller]
+fn roll_under_load(check: &Check, name: &str, fleet: &mut Fleet) {
+    let unary = Balanced::start(fleet, 4, &chat(2));
+    let mut told = 0;
+    let reached = within(Duration::from_secs(60), || {
+        let bounds = fleet.nodes.iter().map(|node| bound(node, "requests"));
+        told = told.max(bounds.max().unwrap_or(0));
+        let [good, refused] = unary.heard();
+        (refused >= 100).then_some(good)
+    });
+    let reached = reached.expect("the limit is reached");
+    let streams = Balanced::start(fleet, scale().streams * 3, &stream());
+    roll(fleet);
+    let (unary, streams) = (unary.stop(), streams.stop());
+    let fresh = unary.good - reached;
+    let agreed = fleet.agree(Duration::from_secs(60));
+    let faults: Vec<&String> = unary.faults.iter().chain(&streams.faults).collect();
+    check.measured(
+        format!(
+            "{name}: {} failed or cut of {} requests and {} streams of {} ms; {reached} of {LIMIT} let through, {fresh} more by restarts; all agree on {:?}",
+            faults.len(),
+            unary.good + unary.refused,
+            streams.good,
+            scale().stream_tokens * scale().token_ms,
+            agreed.on
+        ),
+        format!("0 failed; {LIMIT} + {told}, 0 more"),
     );
-    let to = fleet
-        .nodes
-        .iter()
-        .map(|node| [node.data, node.admin])
-        .collect();
-    let clients = Balanced::start(to, 4, &chat(2));
-    roll(&mut fleet);
-    let (good, refused, faults) = clients.stop();
     assert!(faults.is_empty(), "{faults:?}");
-    assert!(refused > 0, "the limit was reached: {good} good");
-    println!("a rolling restart of three: {good} of 300 let through, {refused} refused");
-    let told = fleet
-        .nodes
-        .iter()
-        .map(|node| super::bound(node, "requests"))
-        .max()
-        .unwrap_or(0);
-    assert!((299..=300 + told.min(3)).contains(&good), "{good} of 300");
-    for node in &fleet.nodes {
-        let known = within(Duration::from_secs(60), || {
-            (used(node, "requests") == good).then_some(())
-        });
-        assert!(
-            known.is_some(),
-            "{good} answers, counted {}",
-            used(node, "requests")
-        );
-    }
+    assert!(
+        (LIMIT..=LIMIT + told).contains(&reached),
+        "{reached}, bound {told}"
+    );
+    assert_eq!(fresh, 0, "{unary:?}");
+    assert!(streams.good as usize > scale().streams * 3, "{streams:?}");
+    assert_eq!(agreed.on.requests, unary.good + streams.good);
 }
 
 #[test]
-fn nodes_of_an_older_protocol_are_replaced_one_by_one() {
-    let _alone = alone();
-    let mut plan = Plan::limited("rate_limits: [{requests: 1000000, every: 1d}]");
-    plan.cluster = vec!["protocol_max: 1".into()];
+fn a_rolling_restart_hands_out_no_fresh_budget_and_fails_no_request() {
+    let check = Check::begin("R8");
+    let mut fleet = Fleet::start(3, plan());
+    roll_under_load(&check, "rolling restart", &mut fleet);
+}
+
+#[test]
+fn nodes_of_an_older_version_are_replaced_one_by_one() {
+    let check = Check::begin("R8");
+    let mut plan = plan();
+    plan.program = previous_binary();
+    let name = match &plan.program {
+        Some(_) => "upgrade from TYR_PREVIOUS_BIN",
+        None => {
+            plan.cluster = vec!["protocol_max: 1".into()];
+            "upgrade from protocol 1"
+        }
+    };
+    let pinned = plan.program.is_none();
     let mut fleet = Fleet::start(3, plan);
     let protocols = |fleet: &Fleet| -> Vec<u64> {
         members(&fleet.nodes[0])
@@ -146,35 +124,16 @@ fn nodes_of_an_older_protocol_are_replaced_one_by_one() {
             .filter_map(|member| member["protocol"].as_u64())
             .collect()
     };
-    eventually("all speak the older one", || {
-        (protocols(&fleet) == [1, 1, 1]).then_some(())
-    });
-    let to = fleet
-        .nodes
-        .iter()
-        .map(|node| [node.data, node.admin])
-        .collect();
-    let clients = Balanced::start(to, 4, &chat(2));
+    if pinned {
+        eventually("all speak the older one", || {
+            (protocols(&fleet) == [1, 1, 1]).then_some(())
+        });
+    }
     fleet.plan.cluster.clear();
     for index in 0..3 {
         fleet.nodes[index].write_conf(&fleet.conf_of(index));
     }
-    roll(&mut fleet);
-    let (good, _, faults) = clients.stop();
-    assert!(faults.is_empty(), "{faults:?}");
-    // What an ended process told nobody comes from the store, seconds later.
-    let settled = within(Duration::from_secs(60), || {
-        let same = |node| used(node, "requests") == good;
-        (protocols(&fleet) == [2, 2, 2] && fleet.nodes.iter().all(same)).then_some(())
-    });
-    let seen: Vec<u64> = fleet
-        .nodes
-        .iter()
-        .map(|node| used(node, "requests"))
-        .collect();
-    let told = protocols(&fleet);
-    assert!(
-        settled.is_some(),
-        "{good} answers, counted {seen:?}, protocols {told:?}"
-    );
+    roll_under_load(&check, name, &mut fleet);
+    let newest = protocols(&fleet);
+    assert_eq!(newest, [2, 2, 2]);
 }

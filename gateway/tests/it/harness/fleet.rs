@@ -2,12 +2,13 @@
 //! provider that all of them reach.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::Value;
 
 use super::client::Ask;
-use super::conf::{Conf, KEY};
+use super::conf::{Conf, KEY, OTHER_KEY, key};
 use super::database::Database;
 use super::fault::{Gossip, Relay, Weather};
 use super::mock::Mock;
@@ -52,22 +53,39 @@ pub struct Plan {
     pub mock: Vec<&'static str>,
     /// How far the wall clock of each node is ahead, in milliseconds; nodes beyond the list: not.
     pub clocks: Vec<i64>,
+    /// What nodes run at first; `None`: the program under test.
+    pub program: Option<PathBuf>,
 }
 
+/// The team of both keys; its limits are far away and count everything.
+pub const TEAM: &str = "all";
+
 impl Plan {
-    /// Two keys; the demo key has these limits.
+    /// Two keys; the demo key has these limits. What both use together is counted by their team.
     pub fn limited(lines: &str) -> Self {
         let lines = lines.to_owned();
         Self {
-            conf: Box::new(move |mock| Conf::for_upstream(mock).limited(&lines)),
+            conf: Box::new(move |mock| counting(Conf::for_upstream(mock), &lines)),
             also: Vec::new(),
             cluster: Vec::new(),
             weather: false,
             seed: 1,
             mock: vec!["--no-record"],
             clocks: Vec::new(),
+            program: None,
         }
     }
+}
+
+/// The same with the demo key limited by `lines`, and both keys in [`TEAM`].
+pub fn counting(mut conf: Conf, lines: &str) -> Conf {
+    conf.teams = format!(
+        "  - {{name: {TEAM}, rate_limits: [{{requests: 100000000, every: 1d}}, {{tokens: 100000000000, every: 1d}}], \
+         budgets: [{{limit_usd: 1000000, every: 1Y}}]}}\n"
+    );
+    let team = format!("team: {TEAM}\n");
+    conf.keys = key("demo", KEY, &(team.clone() + lines)) + &key("other", OTHER_KEY, &team);
+    conf
 }
 
 impl Fleet {
@@ -122,6 +140,7 @@ impl Fleet {
             Place {
                 network: Some(self.network.name(node)),
                 clock_ahead_ms: self.plan.clocks.get(node).copied().unwrap_or(0),
+                program: self.plan.program.clone(),
             },
         )
     }
@@ -185,22 +204,6 @@ impl Fleet {
             }
             panic!("the fleet is not whole after {WHOLE:?}");
         }
-    }
-
-    /// What the provider served: requests, input and output tokens; waits until it is idle.
-    #[track_caller]
-    pub fn provided(&self) -> [u64; 3] {
-        let stats = super::eventually("the provider is idle", || {
-            let stats = self.mock.stats();
-            (stats["in_flight"] == 0).then_some(stats)
-        });
-        let served = &stats["served"];
-        [
-            &stats["requests"],
-            &served["input_tokens"],
-            &served["output_tokens"],
-        ]
-        .map(|figure| figure.as_u64().expect("a count"))
     }
 }
 

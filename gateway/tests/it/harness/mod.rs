@@ -4,8 +4,10 @@
 //! its id when its value is dropped, and shows its log when the test failed.
 
 pub mod api;
+pub mod balanced;
 pub mod client;
 pub mod conf;
+pub mod counted;
 pub mod database;
 pub mod events;
 pub mod fault;
@@ -40,6 +42,11 @@ pub use wait::eventually;
 /// The gateway under test: `TYR_BIN`, else the one cargo built for this run.
 pub fn tyr_binary() -> PathBuf {
     std::env::var_os("TYR_BIN").map_or_else(|| env!("CARGO_BIN_EXE_tyr").into(), PathBuf::from)
+}
+
+/// An older gateway to upgrade from, when `TYR_PREVIOUS_BIN` names one.
+pub fn previous_binary() -> Option<PathBuf> {
+    std::env::var_os("TYR_PREVIOUS_BIN").map(PathBuf::from)
 }
 
 /// The mock provider: `MOCK_BIN`, else the one beside the gateway, built when missing.

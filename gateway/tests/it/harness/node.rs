@@ -35,6 +35,8 @@ pub struct Place {
     pub network: Option<String>,
     /// How far its wall clock is ahead, in milliseconds.
     pub clock_ahead_ms: i64,
+    /// The program; `None`: the one under test.
+    pub program: Option<PathBuf>,
 }
 
 impl Node {
@@ -79,6 +81,11 @@ impl Node {
     /// The same as `start_again`, without waiting.
     pub fn launch_again(&mut self) {
         self.process = serve_into(self.folder.path(), &self.place, &[], "tyr.log");
+    }
+
+    /// From its next start on it runs the program under test.
+    pub fn renew_program(&mut self) {
+        self.place.program = None;
     }
 
     /// Starts a second process on the same folder with more arguments.
@@ -238,12 +245,13 @@ pub fn number(value: &Value) -> f64 {
 }
 
 fn serve_into(folder: &Path, place: &Place, arguments: &[&str], log: &str) -> Process {
+    let program = place.program.clone().unwrap_or_else(tyr_binary);
     let mut command = match &place.network {
-        None => Command::new(tyr_binary()),
+        None => Command::new(program),
         // It becomes the program, so its id is the node's.
         Some(network) => {
             let mut command = Command::new("ip");
-            command.args(["netns", "exec", network]).arg(tyr_binary());
+            command.args(["netns", "exec", network]).arg(program);
             command
         }
     };

@@ -62,6 +62,15 @@ impl Process {
         self.child.wait().ok();
     }
 
+    /// Bytes of memory that it occupies; 0 when it has ended.
+    pub fn resident(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()));
+        let status = status.unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
+        kib.unwrap_or(0) * 1_024
+    }
+
     /// Everything it has written so far.
     pub fn log(&self) -> String {
         fs::read(&self.log)
@@ -75,7 +84,9 @@ impl Drop for Process {
         self.kill();
         if std::thread::panicking() {
             let log = self.log();
-            let lines: Vec<&str> = log.lines().collect();
+            // Requests are many, and say the least about what went wrong.
+            let lines = log.lines();
+            let lines: Vec<&str> = lines.filter(|line| !line.contains("tyr::access")).collect();
             let tail = lines[lines.len().saturating_sub(40)..].join("\n");
             eprintln!(
                 "--- log of {} ({}), last lines ---\n{tail}\n---",

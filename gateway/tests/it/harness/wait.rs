@@ -24,3 +24,13 @@ pub fn within<T>(limit: Duration, mut condition: impl FnMut() -> Option<T>) -> O
         std::thread::sleep(Duration::from_millis(5));
     }
 }
+
+/// Looks ten times a second for this long: for what is to hold all the time, or to grow.
+pub fn look_for(time: Duration, mut look: impl FnMut()) {
+    let begun = Instant::now();
+    while begun.elapsed() < time {
+        look();
+        let next = Duration::from_millis(100).min(time.saturating_sub(begun.elapsed()));
+        std::thread::sleep(next);
+    }
+}
