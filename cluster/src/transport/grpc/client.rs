@@ -10,6 +10,7 @@ use http::Uri;
 use hyper_util::rt::TokioIo;
 use proto::v1::peer_client::PeerClient;
 use rustls_pki_types::ServerName;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -78,10 +79,23 @@ fn endpoint() -> Endpoint {
         .initial_connection_window_size(CONNECTION_WINDOW)
 }
 
-/// Whether anybody listens at `to`.
+/// What is said to a port that is looked at. It is no greeting of TLS, so a process that lives answers
+/// with an alert, or ends the connection.
+const HALLO: &[u8] = b"tyr: are you there?\r\n";
+
+/// Whether anybody lives behind `to`. The kernel takes connections for a process that stands still,
+/// too: only what the process itself does with one counts.
 pub(crate) async fn probe(local: IpAddr, to: SocketAddr) -> ProbeOutcome {
-    match timeout(PROBE, connect(local, to)).await {
-        Ok(Ok(_)) => ProbeOutcome::Open,
+    let asking = async {
+        let mut stream = connect(local, to).await?;
+        // Whoever has ended the connection is there.
+        if stream.write_all(HALLO).await.is_ok() {
+            let _ = stream.read(&mut [0; 16]).await;
+        }
+        Ok::<_, io::Error>(())
+    };
+    match timeout(PROBE, asking).await {
+        Ok(Ok(())) => ProbeOutcome::Open,
         Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => ProbeOutcome::Refused,
         Ok(Err(_)) | Err(_) => ProbeOutcome::Silent,
     }

@@ -325,9 +325,16 @@ async fn whoever_lacks_the_secret_or_is_of_another_cluster_or_name_gets_no_link(
 #[tokio::test]
 async fn a_port_that_nobody_listens_on_refuses() {
     let mut a = end("a", 1);
+    let b = end("b", 2);
+    let (living, _serving) = b.serves().await;
+    assert_eq!(probe(LOCAL, living).await, crate::core::ProbeOutcome::Open);
+    // The kernel takes connections, and nobody does anything with them.
     let listener = TcpListener::bind((LOCAL, 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
-    assert_eq!(probe(LOCAL, address).await, crate::core::ProbeOutcome::Open);
+    assert_eq!(
+        probe(LOCAL, address).await,
+        crate::core::ProbeOutcome::Silent
+    );
     drop(listener);
     a.dials(2, "b", address);
     assert!(a.refused().await);
