@@ -365,7 +365,8 @@ impl Core {
 
     fn member_came(&mut self, origin: Origin, now: Now) {
         self.figures.members_up += 1;
-        self.peers.entry(origin.node).or_default();
+        // What failed while it was away says nothing about now.
+        self.peers.entry(origin.node).or_default().dial = Default::default();
         self.members_changed = true;
         self.name_taken = self.membership.name_taken_by();
         let mut origins = self.counting.store.origins().map(|(known, _)| known);

@@ -19,9 +19,10 @@ const EAGER: (Duration, Duration) = (Duration::from_millis(500), Duration::from_
 const PATIENT: Duration = Duration::from_secs(30);
 /// A seed that has not answered for so long is silent.
 const SILENT: Duration = Duration::from_secs(3);
-/// How often a dead member is asked, and how often when there is nobody else or its link lives.
+/// How often a dead member is asked, and how often when there is nobody else, when its link lives, or
+/// when one was lost lately.
 const DEAD: Duration = Duration::from_secs(60);
-const DEAD_EAGER: Duration = Duration::from_secs(5);
+const DEAD_EAGER: Duration = Duration::from_secs(2);
 /// Seeds that are looked at; more are left out.
 pub(super) const SEEDS: usize = 1_024;
 

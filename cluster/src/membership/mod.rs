@@ -37,6 +37,7 @@ use self::notice::{Intent, Notice};
 use self::swim::{Heard, LATE, Swim};
 pub(crate) use self::twin::Twin;
 use self::twin::Twins;
+use crate::core::MemberState;
 use crate::data_dir::NodeKey;
 use crate::origin::Origin;
 
@@ -44,6 +45,8 @@ use crate::origin::Origin;
 pub(crate) const DATAGRAM_BYTES: usize = 1_340;
 /// How often states are judged by time alone.
 const LOOK: Duration = Duration::from_millis(100);
+/// How long a lost member is asked for often.
+const LATELY: Duration = Duration::from_secs(600);
 
 /// The member list of one node.
 #[derive(Debug)]
@@ -285,12 +288,14 @@ impl Membership {
         {
             self.ask(*addr, now);
         }
-        // Who is heard over its link and dead in gossip has to learn that, to come back.
-        let eager = live.is_empty()
-            || self
-                .members
-                .values()
-                .any(|member| member.is_live() && member.gossip == State::Down);
+        // Who is heard over its link and dead in gossip has to learn that, to come back. Who was lost
+        // lately may be behind a split, which is to heal soon after the network has.
+        let lost = |member: &Member| {
+            member.gossip == State::Down
+                && (member.is_live()
+                    || member.state == MemberState::Down && now < member.since + LATELY)
+        };
+        let eager = live.is_empty() || self.members.values().any(lost);
         if self.join.dead_due(eager, now, &mut self.rng)
             && let Some(dead) = pick(&self.dead(), &mut self.rng)
         {
