@@ -2,7 +2,7 @@
 //!
 //! Promise: a member whose link closed and whose port refuses, or that is silent and suspected too, is
 //! gone as soon as two other members say so; with fewer to ask they suffice, with none 2 s must pass.
-//! Any packet from it refutes all that. Failure: who does not answer has not confirmed; gossip
+//! Any packet from it refutes all that; right after the link's end it only starts anew. Failure: who does not answer has not confirmed; gossip
 //! decides then.
 
 use std::collections::BTreeMap;
@@ -21,8 +21,10 @@ const PATIENCE: Duration = Duration::from_millis(1_500);
 const ALONE: Duration = Duration::from_secs(2);
 /// How long an answer of another member counts.
 const FRESH: Duration = Duration::from_secs(3);
-/// Packets that come this soon after the link's end may have been on their way.
+/// Packets that come this soon after the link's end were on their way.
 const ON_THE_WAY: Duration = Duration::from_millis(200);
+/// And this soon they may have waited here, on a busy machine: all is looked into again.
+const WAITED: Duration = Duration::from_secs(2);
 /// Members whose answers are kept.
 const VOTES: usize = 64;
 
@@ -80,9 +82,17 @@ impl Evidence {
         }
     }
 
-    /// Whether a packet that came now shows that the member lives.
-    pub(super) fn is_refuted(&self, now: Duration) -> bool {
-        now > self.closed_at + ON_THE_WAY
+    /// What a packet that came now leaves of it.
+    pub(super) fn after_packet(self, now: Duration) -> Option<Self> {
+        if now <= self.closed_at + ON_THE_WAY {
+            return Some(self);
+        }
+        let anew = Self {
+            closed_at: self.closed_at,
+            next_round: now + ROUND,
+            ..Self::new(now)
+        };
+        (now <= self.closed_at + WAITED).then_some(anew)
     }
 
     pub(super) fn is_refused(&self) -> bool {

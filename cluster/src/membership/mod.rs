@@ -249,13 +249,8 @@ impl Membership {
         if member.identity != *from {
             return;
         }
-        if member
-            .evidence
-            .as_ref()
-            .is_some_and(|evidence| evidence.is_refuted(now))
-        {
-            member.evidence = None;
-        }
+        let evidence = member.evidence.take();
+        member.evidence = evidence.and_then(|evidence| evidence.after_packet(now));
         if lists_us {
             member.listed_us_back = true;
         }
