@@ -1,4 +1,4 @@
-"""What `run` and `bench-cpu` share: free ports, started processes, tyr's configuration, CPU time.
+"""What the programs of this folder share: free ports, started processes, tyr's configuration, CPU time.
 
 Everything is on the loopback interface; every process is stopped by its own pid.
 """
@@ -61,6 +61,15 @@ class Process:
         fields = stat.rsplit(")", 1)[1].split()
         return (int(fields[11]) + int(fields[12])) / TICKS
 
+    def thread_cpu_seconds(self, name):
+        """The same of its threads of this name alone, which is cut to 15 characters."""
+        total = 0
+        for task in pathlib.Path(f"/proc/{self.pid}/task").iterdir():
+            if (task / "comm").read_text().strip() == name:
+                fields = (task / "stat").read_text().rsplit(")", 1)[1].split()
+                total += int(fields[11]) + int(fields[12])
+        return total / TICKS
+
     def children(self):
         """Pids of direct children (nginx works in one)."""
         path = pathlib.Path(f"/proc/{self.pid}/task/{self.pid}/children")
@@ -99,20 +108,24 @@ class Processes:
     def start(self, name, command, port, path="/", env=None, seconds=20):
         process = Process(name, command, self.folder, env)
         self.all.append(process)
+        self.await_answer(process, port, path, seconds)
+        return process
+
+    def await_answer(self, process, port, path, seconds, host="127.0.0.1"):
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             if not process.alive():
-                raise RuntimeError(f"{name} ended with {process.child.returncode}:\n{process.tail()}")
-            if answers(port, path):
-                return process
+                raise RuntimeError(f"{process.name} ended with {process.child.returncode}:\n{process.tail()}")
+            if answers(port, path, host):
+                return
             time.sleep(0.05)
-        raise RuntimeError(f"{name} does not answer on port {port} after {seconds} s:\n{process.tail()}")
+        raise RuntimeError(f"{process.name} does not answer on {host}:{port} after {seconds} s:\n{process.tail()}")
 
 
-def answers(port, path):
+def answers(port, path, host="127.0.0.1"):
     """Whether GET path gets an answer that is not a server error."""
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=1):
+        with urllib.request.urlopen(f"http://{host}:{port}{path}", timeout=1):
             return True
     except urllib.error.HTTPError as error:
         return error.code < 500
@@ -126,20 +139,20 @@ def start_mock(processes, profile, *args):
     return processes.start("mock-llm", command, port, "/mock/stats"), port
 
 
-def tyr_config(folder, listen, admin, upstream, limit, threads):
+def tyr_config(folder, listen, admin, upstream, limit, threads, host="127.0.0.1", role="viewer", store=None, more=""):
     """A node with everything on: keys, limits, budget, prices, store; far from any limit but one."""
     hashed = {name: hashlib.sha256(key.encode()).hexdigest() for name, key in KEYS.items()}
     text = f"""version: 1
 server:
-  listen: 127.0.0.1:{listen}
-  admin_listen: 127.0.0.1:{admin}
+  listen: {host}:{listen}
+  admin_listen: {host}:{admin}
   data_dir: {folder}/data
   max_connections_per_address: 20000
   drain_grace: 1s
 {f"  threads: {threads}" if threads else ""}
 admin:
-  tokens: [{{name: loadtest, role: viewer, value: env.TYR_LOADTEST_ADMIN}}]
-store: {{type: sqlite, path: {folder}/data/tyr.db}}
+  tokens: [{{name: loadtest, role: {role}, value: env.TYR_LOADTEST_ADMIN}}]
+store: {store or f"{{type: sqlite, path: {folder}/data/tyr.db}}"}
 providers:
   - name: openai
     kind: openai
@@ -163,7 +176,7 @@ virtual_keys:
     sha256: {hashed["limited"]}
     providers: [{{name: openai, models: ["*"]}}]
     rate_limits: [{{requests: {limit}, every: 1m}}]
-"""
+{more}"""
     path = pathlib.Path(folder) / "tyr.yaml"
     path.write_text(text)
     return path
