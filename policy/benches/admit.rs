@@ -1,5 +1,6 @@
 //! What judging a request costs: the walk over all its limits, holding and
-//! giving back, and holding and settling.
+//! giving back, and holding and settling; on a node alone, and on one of
+//! several, where each counter holds what others have.
 //!
 //! `cargo bench -p policy --bench admit`
 
@@ -9,17 +10,51 @@ use std::time::Duration;
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use policy::{
-    Actual, Admitted, AllowList, BaseParts, Candidate, CounterId, CounterTable, Customer, Demand,
-    Dialect, Enforcement, Grant, KeyHash, Limit, Model, ModelId, NanoUsd, OnTight, PerMillion,
-    Period, Price, Provider, ProviderId, Scope, ScopeKind, Snapshot, Team, Timestamp, TokenRatio,
-    Tokens, Unit, Verdict, VirtualKey, WindowKind, admit,
+    Actual, Admitted, AllowList, BaseParts, Candidate, Counter, CounterId, CounterTable, Customer,
+    Demand, Dialect, Enforcement, Fleet, Grant, KeyHash, Limit, Mode, Model, ModelId, NanoUsd,
+    OnTight, PerMillion, Period, Price, Provider, ProviderId, Scope, ScopeKind, Snapshot, Team,
+    Timestamp, TokenRatio, Tokens, Unit, Verdict, VirtualKey, WindowKind, admit,
 };
 
 const NOW: Timestamp = Timestamp(1_795_380_200_000);
 
+/// Whether other nodes have to do with the counters.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Nodes {
+    One,
+    Several,
+}
+
+impl Nodes {
+    fn table(self) -> CounterTable {
+        match self {
+            Self::One => CounterTable::new(),
+            Self::Several => CounterTable::tracking(),
+        }
+    }
+
+    /// What others have in three sub-windows, and how far this node may go.
+    fn share(self, counter: &Counter) {
+        if self == Self::One {
+            return;
+        }
+        let epoch = counter.id().epoch(NOW);
+        for epoch in epoch - 2..=epoch {
+            counter.change_remote(epoch, 0, 1_000, NOW);
+        }
+        counter.set_fleet(Fleet {
+            ceiling: u64::MAX,
+            mode: Mode::Live,
+            overshoot_bound: Some(10),
+            trigger: 1 << 30,
+        });
+    }
+}
+
 /// A scope with its first `count` limits: requests and tokens a minute, slid.
 fn scope(
     table: &CounterTable,
+    nodes: Nodes,
     kind: ScopeKind,
     entity: &str,
     left: &mut usize,
@@ -37,10 +72,12 @@ fn scope(
                 name: None,
                 generation: 0,
             };
+            let counter = table.counter(&id);
+            nodes.share(&counter);
             Limit {
                 amount: 1 << 39,
                 enforcement: Enforcement::Eventual,
-                counter: table.counter(&id),
+                counter,
                 id,
                 shadow: false,
                 on_tight: OnTight::Refuse,
@@ -60,9 +97,9 @@ fn scope(
 
 /// A gateway where each request of its key meets `limits` limits, two at each
 /// level from the key on.
-fn snapshot(mut limits: usize) -> (Snapshot, Arc<VirtualKey>) {
-    let table = CounterTable::new();
-    let mut next = |kind, entity: &str| scope(&table, kind, entity, &mut limits);
+fn snapshot(nodes: Nodes, mut limits: usize) -> (Snapshot, Arc<VirtualKey>) {
+    let table = nodes.table();
+    let mut next = |kind, entity: &str| scope(&table, nodes, kind, entity, &mut limits);
     let key = VirtualKey {
         name: "demo".into(),
         hash: KeyHash::of(b"demo"),
@@ -136,20 +173,32 @@ fn walk(criterion: &mut Criterion) {
         tokens: Tokens(120),
         cost: NanoUsd(1_200),
     };
-    for limits in [0, 5, 10] {
-        let (snapshot, key) = snapshot(limits);
+    for (nodes, limits, among) in [
+        (Nodes::One, 0, ""),
+        (Nodes::One, 5, ""),
+        (Nodes::One, 10, ""),
+        (Nodes::Several, 5, " among nodes"),
+        (Nodes::Several, 10, " among nodes"),
+    ] {
+        let (snapshot, key) = snapshot(nodes, limits);
         let ask = || {
             let candidates = std::slice::from_ref(black_box(&candidate));
             admitted(admit(&snapshot, &key, None, candidates, NOW)).reservation
         };
         assert_eq!(ask().all_standings(NOW).len(), limits);
-        criterion.bench_function(&format!("admit and release, {limits} limits"), |bench| {
-            bench.iter(|| drop(black_box(ask())));
-        });
-        criterion.bench_function(&format!("admit and settle, {limits} limits"), |bench| {
-            bench.iter(|| black_box(ask().settle(&actual, NOW)));
-        });
-        criterion.bench_function(&format!("admit alone, {limits} limits"), |bench| {
+        criterion.bench_function(
+            &format!("admit and release, {limits} limits{among}"),
+            |bench| {
+                bench.iter(|| drop(black_box(ask())));
+            },
+        );
+        criterion.bench_function(
+            &format!("admit and settle, {limits} limits{among}"),
+            |bench| {
+                bench.iter(|| black_box(ask().settle(&actual, NOW)));
+            },
+        );
+        criterion.bench_function(&format!("admit alone, {limits} limits{among}"), |bench| {
             bench.iter_batched(|| (), |()| ask(), BatchSize::SmallInput);
         });
     }
