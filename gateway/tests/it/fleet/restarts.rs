@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use super::{Check, bound, scale};
+use super::{Check, scale};
 use crate::harness::balanced::Balanced;
 use crate::harness::client::Ask;
 use crate::harness::conf::OTHER_KEY;
@@ -62,37 +62,36 @@ fn roll(fleet: &mut Fleet) {
 #[track_caller]
 fn roll_under_load(check: &Check, name: &str, fleet: &mut Fleet) {
     let unary = Balanced::start(fleet, 4, &chat(2));
-    let mut told = 0;
     let reached = within(Duration::from_secs(60), || {
-        let bounds = fleet.nodes.iter().map(|node| bound(node, "requests"));
-        told = told.max(bounds.max().unwrap_or(0));
         let [good, refused] = unary.heard();
-        (refused >= 100).then_some(good)
+        (refused >= 200).then_some(good)
     });
     let reached = reached.expect("the limit is reached");
     let streams = Balanced::start(fleet, scale().streams * 3, &stream());
     roll(fleet);
     let (unary, streams) = (unary.stop(), streams.stop());
-    let fresh = unary.good - reached;
+    // A fresh budget would be a third of it or more; by how little a limit may be passed is judged
+    // elsewhere. While little is left, nodes have parts of it: the last may be given out late.
+    let most = LIMIT + LIMIT / 10;
     let agreed = fleet.agree(Duration::from_secs(60));
     let faults: Vec<&String> = unary.faults.iter().chain(&streams.faults).collect();
     check.measured(
         format!(
-            "{name}: {} failed or cut of {} requests and {} streams of {} ms; {reached} of {LIMIT} let through, {fresh} more by restarts; all agree on {:?}",
+            "{name}: {} failed or cut of {} requests and {} streams of {} ms; {} of {LIMIT} let through, {reached} of them before; all agree on {:?}",
             faults.len(),
             unary.good + unary.refused,
             streams.good,
             scale().stream_tokens * scale().token_ms,
+            unary.good,
             agreed.on
         ),
-        format!("0 failed; {LIMIT} + {told}, 0 more"),
+        format!("0; at most {most}"),
     );
     assert!(faults.is_empty(), "{faults:?}");
     assert!(
-        (LIMIT..=LIMIT + told).contains(&reached),
-        "{reached}, bound {told}"
+        (LIMIT..=most).contains(&unary.good),
+        "{unary:?}, at most {most}"
     );
-    assert_eq!(fresh, 0, "{unary:?}");
     assert!(streams.good as usize > scale().streams * 3, "{streams:?}");
     assert_eq!(agreed.on.requests, unary.good + streams.good);
 }
