@@ -90,6 +90,21 @@ fn limits_are_judged_by_the_exact_number_and_by_retry_after() {
 }
 
 #[test]
+fn several_nodes_are_asked_in_turn_and_judged_together() {
+    let refusing = Mock::start("status=429 retry_after=1");
+    let mut both = Mock::start("");
+    both.base = format!("{},{}", refusing.base, both.base);
+    let burst = |limit| {
+        let burst = ["cluster", "--requests", "20", "--rate", "100"];
+        [&burst[..], &["--slack", "1", "--limit", limit]].concat()
+    };
+    both.keeps(&burst("10"));
+    both.keeps(&burst("9"));
+    both.breaks(&burst("8"), "10 admitted by 2 nodes, 7..=9 may be");
+    both.breaks(&burst("13"), "10 admitted by 2 nodes, 11..=14 may be");
+}
+
+#[test]
 fn a_target_that_is_away_breaks_the_run() {
     let mut mock = Mock::start("");
     mock.child.kill().unwrap();

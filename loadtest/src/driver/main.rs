@@ -87,6 +87,25 @@ enum Scenario {
         #[arg(long, default_value_t = 32)]
         in_flight: usize,
     },
+    /// A limit that several nodes share, asked in turn: `--target` names them with commas between.
+    Cluster {
+        #[command(flatten)]
+        at: At,
+        /// The key's limit per window, of all nodes together.
+        #[arg(long, default_value_t = 50)]
+        limit: u64,
+        #[arg(long, default_value_t = 200)]
+        requests: u64,
+        /// Requests a second of all nodes; when absent, all of them take ten seconds.
+        #[arg(long)]
+        rate: Option<u64>,
+        /// How many more than the limit may be admitted; when absent, what comes within 150 ms: so
+        /// long it may take until all nodes hear of an admission.
+        #[arg(long)]
+        slack: Option<u64>,
+        #[arg(long, default_value_t = 64)]
+        in_flight: usize,
+    },
 }
 
 fn main() -> anyhow::Result<ExitCode> {
@@ -138,6 +157,28 @@ async fn run(scenario: Scenario) -> anyhow::Result<Report> {
         } => {
             let requests = requests.min(MAX_REQUESTS);
             Ok(scenarios::limits(target(&at)?, limit, requests, in_flight.max(1)).await)
+        }
+        Scenario::Cluster {
+            at,
+            limit,
+            requests,
+            rate,
+            slack,
+            in_flight,
+        } => {
+            let bases = at.target.split(',');
+            let targets = bases.map(|base| Target::new(base, &at.key, &at.model));
+            let targets = targets.collect::<anyhow::Result<Vec<Target>>>()?;
+            let requests = requests.min(MAX_REQUESTS);
+            let rate = rate.unwrap_or(requests.div_ceil(10)).max(1);
+            let shared = scenarios::Shared {
+                limit,
+                requests,
+                rate,
+                slack: slack.unwrap_or((rate * 3).div_ceil(20)),
+                in_flight: in_flight.max(1),
+            };
+            Ok(scenarios::cluster(&targets, shared).await)
         }
     }
 }

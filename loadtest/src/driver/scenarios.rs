@@ -1,4 +1,4 @@
-//! The three scenarios and the promises each of them checks.
+//! The scenarios and the promises each of them checks.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -171,17 +171,73 @@ fn complete(answer: &Answer, tokens: u64) -> Result<Duration, String> {
     Ok(answer.first_byte)
 }
 
-/// A burst of `requests` on a key with a limit of `limit` requests per window.
+/// A burst of `requests` on a key with a limit of `limit` requests per window; one node admits
+/// exactly that.
 pub(crate) async fn limits(target: Target, limit: u64, requests: u64, in_flight: usize) -> Report {
     let mut report = Report::new("limits");
-    let body = request(&target, "hello", false);
+    let at_once = Duration::ZERO;
+    burst(&[target], requests, at_once, in_flight, &mut report).await;
+    let expected = limit.min(requests);
+    if report.admitted() != expected {
+        report.broke(format!(
+            "{} admitted, the limit is {expected}",
+            report.admitted()
+        ));
+    }
+    report
+}
+
+/// What several nodes are asked that share a limit.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Shared {
+    pub(crate) limit: u64,
+    pub(crate) requests: u64,
+    /// A second, of all nodes.
+    pub(crate) rate: u64,
+    /// How many more than the limit may be admitted.
+    pub(crate) slack: u64,
+    pub(crate) in_flight: usize,
+}
+
+/// Requests to several nodes in turn on a key whose limit they share: `slack` more may be admitted,
+/// and a tenth less.
+pub(crate) async fn cluster(targets: &[Target], shared: Shared) -> Report {
+    let mut report = Report::new("cluster");
+    let Shared { limit, slack, .. } = shared;
+    let gap = Duration::from_secs(1) / u32::try_from(shared.rate.max(1)).unwrap_or(u32::MAX);
+    burst(targets, shared.requests, gap, shared.in_flight, &mut report).await;
+    let expected = limit.min(shared.requests);
+    let allowed = expected - expected.div_ceil(10)..=expected + slack;
+    if !allowed.contains(&report.admitted()) {
+        report.broke(format!(
+            "{} admitted by {} nodes, {allowed:?} may be",
+            report.admitted(),
+            targets.len()
+        ));
+    }
+    report
+}
+
+/// Requests to the targets in turn, `gap` apart, each admitted or refused as it should be.
+async fn burst(
+    targets: &[Target],
+    requests: u64,
+    gap: Duration,
+    in_flight: usize,
+    report: &mut Report,
+) {
     let slots = Arc::new(Semaphore::new(in_flight));
     let mut running = JoinSet::new();
-    for _ in 0..requests {
+    let in_turn = targets.iter().cycle();
+    let mut due = Instant::now();
+    for (_, target) in (0..requests).zip(in_turn) {
+        tokio::time::sleep_until(due).await;
+        due += gap;
         let Ok(slot) = Arc::clone(&slots).acquire_owned().await else {
             break;
         };
-        let (target, body) = (target.clone(), body.clone());
+        let body = request(target, "hello", false);
+        let target = target.clone();
         running.spawn(async move {
             let start = Instant::now();
             let answer = target.chat(body).await;
@@ -196,15 +252,7 @@ pub(crate) async fn limits(target: Target, limit: u64, requests: u64, in_flight:
             })
         });
     }
-    finish(running, &mut report).await;
-    let expected = limit.min(requests);
-    if report.admitted() != expected {
-        report.broke(format!(
-            "{} admitted, the limit is {expected}",
-            report.admitted()
-        ));
-    }
-    report
+    finish(running, report).await;
 }
 
 /// A refusal says when to return and has the form of an error.
