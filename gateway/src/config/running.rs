@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use arc_swap::ArcSwap;
@@ -29,6 +30,8 @@ pub(super) struct Running {
     pub(super) fleet: OnceLock<Arc<dyn Fleet>>,
     /// Rung when something of other processes is to be taken over now.
     pub(super) news: Arc<Notify>,
+    /// Polls that may have read what does not run yet.
+    polls: AtomicUsize,
     state: Mutex<State>,
     /// Refused by calls that wait for `state`: whatever comes to run meanwhile
     /// refuses them too. Held for the moment of a swap, never while anything
@@ -66,6 +69,7 @@ impl Running {
             ledger: OnceLock::new(),
             fleet: OnceLock::new(),
             news: Arc::default(),
+            polls: AtomicUsize::new(0),
             state: Mutex::new(state),
             refused: Mutex::default(),
         }
@@ -75,6 +79,28 @@ impl Running {
         // A panic while it was held leaves an old fingerprint at worst: `live`
         // is swapped as a whole.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads entities that others wrote, and lets them run.
+    pub(super) fn polling<T>(&self, read: impl FnOnce() -> T) -> T {
+        self.polls.fetch_add(1, Ordering::SeqCst);
+        let done = read();
+        self.polls.fetch_sub(1, Ordering::SeqCst);
+        done
+    }
+
+    /// Tells the others up to where entities run here, unless some do not fit
+    /// or a poll, which says it at its end, has not got so far. Whoever calls
+    /// holds the lock.
+    pub(super) fn tell_applied(&self) {
+        let (Some(fleet), Some(ledger)) = (self.fleet.get(), self.ledger.get()) else {
+            return;
+        };
+        // First: what a poll reads from now on is not in it.
+        let revision = ledger.revision();
+        if self.polls.load(Ordering::SeqCst) == 0 && self.live.load().misfit.is_none() {
+            fleet.applied(revision);
+        }
     }
 
     /// What the next configuration is resolved with.

@@ -77,24 +77,29 @@ impl Catalogue {
         let Some(ledger) = self.running.ledger.get() else {
             return;
         };
+        let is_all = self.running.polling(|| self.take_all(&**ledger));
+        if !is_all && ledger.revision() == 0 {
+            // What there is was never read.
+            return;
+        }
+        // With the lock: a write of this node counts once it runs. Also when
+        // the store is away: what peers sent runs even so.
+        let _state = self.running.lock();
+        self.running.tell_applied();
+    }
+
+    /// Whether it came to the end of what there is.
+    fn take_all(&self, ledger: &dyn Ledger) -> bool {
         loop {
             // Not with the lock held: the store may let a caller wait.
             match ledger.poll() {
-                Ok(entities) if entities.is_empty() => break,
+                Ok(entities) if entities.is_empty() => return true,
                 Ok(entities) => self.take_over(entities),
                 Err(error) => {
                     tracing::debug!(%error, "entities of others cannot be read now");
-                    return;
+                    return false;
                 }
             }
-        }
-        let Some(fleet) = self.running.fleet.get() else {
-            return;
-        };
-        // With the lock: a write of this node counts once it runs.
-        let _state = self.running.lock();
-        if self.running.live.load().misfit.is_none() {
-            fleet.applied(ledger.revision());
         }
     }
 

@@ -263,7 +263,7 @@ impl Catalogue {
             .swap_written(state, next, step.class.row().effects);
         if let Some(fleet) = self.running.fleet.get() {
             fleet.announce(written);
-            fleet.applied(ledger.revision());
+            self.running.tell_applied();
             // What others wrote meanwhile may be between: then a poll is due.
             self.running.news.notify_one();
         }

@@ -1,5 +1,6 @@
 //! What other nodes push, and what they are told.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
 use cluster::audit::AuditKey;
@@ -188,7 +189,7 @@ fn every_kind_passes_through_the_log_as_a_peer_offers_it() {
 #[derive(Debug, Default)]
 pub(super) struct Told {
     said: Mutex<Vec<String>>,
-    applied: Mutex<Option<u64>>,
+    applied: Mutex<Vec<u64>>,
     marks: Mutex<Vec<ConfigurationMark>>,
 }
 
@@ -202,7 +203,7 @@ impl Told {
     }
 
     fn applied(&self) -> Option<u64> {
-        *self.applied.lock().expect("no panic")
+        self.applied.lock().expect("no panic").last().copied()
     }
 }
 
@@ -225,7 +226,7 @@ impl Fleet for Told {
     }
 
     fn applied(&self, revision: u64) {
-        *self.applied.lock().expect("no panic") = Some(revision);
+        self.applied.lock().expect("no panic").push(revision);
     }
 
     fn set_configuration(&self, mark: ConfigurationMark) {
@@ -270,10 +271,7 @@ fn others_are_told_of_a_write_once_it_runs_and_of_the_file() {
     assert_eq!(gone, Ok(2));
     assert_eq!(fleet.said(), ["team late@2"]);
     // A write that the store refuses is no news.
-    world
-        .shelf
-        .away
-        .store(true, std::sync::atomic::Ordering::SeqCst);
+    world.shelf.away.store(true, Ordering::SeqCst);
     let refused = catalogue.create(Kind::Team, team(), &actor());
     refused.expect_err("the store is away");
     assert_eq!((fleet.said(), fleet.applied()), (Vec::new(), Some(2)));
@@ -362,4 +360,50 @@ fn what_does_not_fit_here_is_not_said_to_be_in_force() {
     world.catalogue().poll();
     assert!(world.live().misfit.is_some());
     assert_eq!(fleet.applied(), Some(0));
+    // A write of this node brings it no nearer.
+    let key = json(r#"{"name": "late"}"#);
+    let made = world.catalogue().create(Kind::VirtualKey, key, &actor());
+    made.expect("it is right");
+    assert!(world.live().misfit.is_some());
+    assert_eq!(fleet.applied(), Some(0));
+}
+
+#[test]
+fn what_is_read_and_does_not_run_yet_is_not_said_to_be_in_force() {
+    let (world, fleet) = in_cluster();
+    let (catalogue, shelf) = (
+        Arc::clone(&world.started.catalogue),
+        Arc::clone(&world.shelf),
+    );
+    let polls: Arc<Mutex<Option<std::thread::JoinHandle<()>>>> = Arc::default();
+    let polling = Arc::clone(&polls);
+    let during = move || {
+        // The write that has the lock waits for the store, and meanwhile a poll reads.
+        shelf.elsewhere("team", "theirs", Some(r#"{"name": "theirs"}"#));
+        let poll = std::thread::spawn(move || catalogue.poll());
+        while !shelf.is_read() {
+            std::thread::yield_now();
+        }
+        *polling.lock().expect("no panic") = Some(poll);
+    };
+    *world.shelf.during.lock().expect("no panic") = Some(Box::new(during));
+    let team = json(r#"{"name": "late"}"#);
+    let made = world.catalogue().create(Kind::Team, team, &actor());
+    made.expect("it is right");
+    let poll = polls.lock().expect("no panic").take();
+    poll.expect("it began").join().expect("no panic");
+    assert!(world.live().policy.team("theirs").is_some());
+    // Once, by the poll: the write came before that ran.
+    assert_eq!(*fleet.applied.lock().expect("no panic"), [0, 2]);
+}
+
+#[test]
+fn what_a_peer_sent_is_said_to_be_in_force_though_the_store_is_away() {
+    let (world, fleet) = in_cluster();
+    world.shelf.away.store(true, Ordering::SeqCst);
+    let team = &cases()[1];
+    world.shelf.sent(entity(team, 1, Some(team.bodies[0])));
+    world.catalogue().poll();
+    stands(&world, team, Some(team.bodies[0]));
+    assert_eq!(fleet.applied(), Some(1));
 }

@@ -47,6 +47,7 @@ struct Kept {
     entities: Vec<Entity>,
     changes: Vec<Change>,
     others: Vec<Entity>,
+    sent: Vec<Entity>,
     adopted: Vec<String>,
 }
 
@@ -78,6 +79,18 @@ impl Shelf {
     /// Another process wrote this, and it comes now.
     pub(super) fn pushed(&self, entity: Entity) {
         self.kept.lock().expect("no panic").others.push(entity);
+    }
+
+    /// A peer sends this: it comes whether the store is away or not.
+    pub(super) fn sent(&self, entity: Entity) {
+        let mut kept = self.kept.lock().expect("no panic");
+        kept.revision = kept.revision.max(entity.revision);
+        kept.sent.push(entity);
+    }
+
+    /// Whether everything that others wrote was read.
+    pub(super) fn is_read(&self) -> bool {
+        self.kept.lock().expect("no panic").others.is_empty()
     }
 
     /// Revocations that peers told of.
@@ -142,10 +155,12 @@ impl Ledger for Shelf {
     }
 
     fn poll(&self) -> Result<Vec<Entity>, StoreError> {
+        let mut kept = self.kept.lock().expect("no panic");
+        if !kept.sent.is_empty() {
+            return Ok(std::mem::take(&mut kept.sent));
+        }
         self.store()?;
-        Ok(std::mem::take(
-            &mut self.kept.lock().expect("no panic").others,
-        ))
+        Ok(std::mem::take(&mut kept.others))
     }
 
     fn revoke(&self, hash: &str, change: &Change) -> Result<Persisted, WriteError> {
