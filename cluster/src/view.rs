@@ -33,6 +33,9 @@ pub struct ClusterView {
     pub waiting: Vec<WaitingFeature>,
     /// The protocol that all live members speak.
     pub protocol: u8,
+    /// Among how many nodes strict limits are divided; `None`: it is not known what was used, so
+    /// this node has no part of them.
+    pub divided_among: Option<u64>,
     pub leaders: LeadersView,
     /// Terms that this node holds now.
     pub terms: Vec<TermView>,
@@ -106,7 +109,7 @@ pub struct LimitView {
 /// Why a cluster, or this node's place in it, is not as it should be.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum DegradedReason {
-    /// No peer's state was merged, though peers are expected.
+    /// No other node is in reach, or nobody's state was merged, though others are expected.
     Peers,
     /// The store does not answer.
     Store,
@@ -120,9 +123,10 @@ pub enum DegradedReason {
     KeyShared { at: SocketAddr },
     /// A member has another configuration; which parts, if known.
     ConfigurationMismatch { node: String, parts: Vec<String> },
-    /// Members are missing that had not said that they go: limits give a share.
+    /// Nodes are missing that had not said that they go: limits give a share.
     Partition { missing: Vec<String> },
-    /// This node cannot be sure of the others: it limits itself to its share.
+    /// Neither most of the others nor the store are in reach: others may have taken this node's part
+    /// of limits, and it takes nothing more.
     Isolated,
     /// A clock is off by more than 100 ms.
     ClockSkew { node: String, ms: i64 },

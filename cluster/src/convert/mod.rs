@@ -158,6 +158,7 @@ fn body_of(frame: Frame) -> Result<Body, CellBatch> {
             gone,
         }),
         Frame::Drain => Body::Drain(wire::Drain {}),
+        Frame::StoreAway { away } => Body::StoreAway(wire::StoreAway { away }),
         Frame::Configuration(mark) => Body::Configuration(mark_to(mark)),
     };
     Ok(body)
@@ -259,6 +260,7 @@ impl Inbound {
                 gone,
             },
             Body::Drain(wire::Drain {}) => Frame::Drain,
+            Body::StoreAway(wire::StoreAway { away }) => Frame::StoreAway { away },
             Body::Configuration(mark) => Frame::Configuration(mark_from(mark)?),
         };
         Ok(Some(frame))

@@ -194,6 +194,7 @@ fn frame() -> impl Strategy<Value = Frame> {
         origin().prop_map(|about| Frame::Suspect { about }),
         (origin(), any::<bool>()).prop_map(|(about, gone)| Frame::Verdict { about, gone }),
         Just(Frame::Drain),
+        any::<bool>().prop_map(|away| Frame::StoreAway { away }),
         mark().prop_map(Frame::Configuration),
     ]
 }

@@ -84,10 +84,6 @@ impl Counting {
         self.holds
     }
 
-    pub(super) fn is_gone(&self, origin: Origin) -> bool {
-        self.gone.contains(&origin)
-    }
-
     fn slot(&mut self, text: &Arc<str>) -> Slot {
         let table = &self.table;
         self.counters.find_or_insert(text, || {

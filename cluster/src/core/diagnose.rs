@@ -109,7 +109,7 @@ impl Core {
 
     fn store_detail(&self, now: Now) -> String {
         let waiting = self.flush.unflushed();
-        match self.flush.heartbeat_at {
+        match self.heartbeats.renewed {
             None => format!("never answered; {waiting} cells wait"),
             Some(at) => {
                 let ago = now.mono.saturating_sub(at).as_secs();

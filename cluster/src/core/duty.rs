@@ -55,6 +55,8 @@ pub(super) struct Duty {
 #[derive(Debug)]
 pub(super) struct Duties {
     list: Vec<Duty>,
+    /// This node has not reached the store for longer than a term lasts.
+    pub(super) store_away: bool,
     pub(super) outcomes: Outcomes,
 }
 
@@ -75,6 +77,7 @@ impl Duties {
             .collect();
         Self {
             list,
+            store_away: false,
             outcomes: Outcomes::default(),
         }
     }
@@ -134,6 +137,7 @@ impl Duty {
 impl Core {
     /// Sees who leads, keeps terms, and gives duties that are due.
     pub(super) fn tend_duties(&mut self, now: Now) {
+        self.watch_store(now);
         let changed = std::mem::take(&mut self.members_changed);
         if changed || now.mono >= self.leaders.due() {
             self.evaluate_leaders(now);
@@ -149,6 +153,24 @@ impl Core {
         }
     }
 
+    /// Tells the others when this node cannot keep a term, and when it can again.
+    fn watch_store(&mut self, now: Now) {
+        let away = self.has_lost_store(now.mono);
+        if std::mem::replace(&mut self.duties.store_away, away) != away {
+            self.members_changed = true;
+            self.send_all(&Frame::StoreAway { away }, None);
+        }
+    }
+
+    /// Whether the row that shows that this node lives was not renewed for longer than a term lasts.
+    fn has_lost_store(&self, now: Duration) -> bool {
+        let passed = match self.heartbeats.renewed {
+            Some(at) => now.saturating_sub(at),
+            None => self.ready.runs_for(now),
+        };
+        passed >= LEASE
+    }
+
     fn evaluate_leaders(&mut self, now: Now) {
         let me = Candidate {
             name: &self.config.name,
@@ -158,12 +180,23 @@ impl Core {
                 && self.name_taken.is_none()
                 && self.membership.twin().is_none_or(|twin| !twin.is_first),
         };
-        let others = self.live_peers().map(|member| Candidate {
-            name: &member.identity.name,
-            region: &member.identity.region,
-            eligible: member.state == MemberState::Up && !member.announced_drain,
+        let others = self.live_peers().map(|member| {
+            let peer = self.peers.get(&member.identity.node);
+            let candidate = Candidate {
+                name: &member.identity.name,
+                region: &member.identity.region,
+                eligible: member.state == MemberState::Up && !member.announced_drain,
+            };
+            (candidate, peer.is_some_and(|peer| peer.store_away))
         });
-        let seen = leaders(others.chain([me]));
+        let mut all: Vec<_> = others.chain([(me, self.duties.store_away)]).collect();
+        // While it is away for all, those lead who do what needs no term.
+        if all.iter().any(|(one, away)| one.eligible && !away) {
+            for (one, away) in &mut all {
+                one.eligible &= !*away;
+            }
+        }
+        let seen = leaders(all.into_iter().map(|(one, _)| one));
         if self.leaders.evaluate(seen, now.mono) {
             let leaders = self.leaders.current();
             tracing::info!(cluster = ?leaders.cluster, "leaders changed");

@@ -99,6 +99,8 @@ pub struct Diagnosis {
 pub(crate) enum StoreRequest {
     /// Renew this node's row.
     Heartbeat,
+    /// The last renewal, under the name [`super::GONE`]; answered as a `Heartbeat`.
+    Goodbye,
     /// Rows of all nodes.
     Heartbeats,
     /// All live cells, by origin.
@@ -139,7 +141,7 @@ impl StoreRequest {
     /// The answer when it was not tried, or when nobody knows whether it was done.
     pub(crate) fn failed(self) -> StoreReply {
         match self {
-            Self::Heartbeat => StoreReply::Heartbeat(Err(())),
+            Self::Heartbeat | Self::Goodbye => StoreReply::Heartbeat(Err(())),
             Self::Heartbeats => StoreReply::Heartbeats(Err(())),
             Self::LoadCells => StoreReply::LoadCells(Err(())),
             Self::FlushCells(cells) => StoreReply::FlushCells {

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::ops::Bound;
 use std::time::Duration;
 
-use super::{Core, Effect, HeartbeatRow, Now, StoreReply, StoreRequest};
+use super::{Core, Effect, Now, StoreReply, StoreRequest};
 use crate::cell::CellKey;
 use crate::enforcement::rendezvous;
 use crate::message::{BATCH_CELLS, CellBatch, WireCell};
@@ -21,13 +21,7 @@ const FLUSH_EVERY: Duration = Duration::from_secs(1);
 /// How soon the next part follows while there are more: at most 5,000 cells a second.
 const NEXT_PART: Duration = Duration::from_millis(400);
 
-/// How often the own row is renewed, and the others are read while somebody is down.
-const HEARTBEAT_EVERY: Duration = Duration::from_secs(5);
-
-/// A row that old is of a process that is gone.
-const STALE: Duration = Duration::from_secs(15);
-
-/// How soon the stored cells are tried again.
+/// How soon the stored cells, and what tasks found, are asked for again.
 const RELOAD_EVERY: Duration = Duration::from_secs(1);
 
 /// When a process died, its last usage is in the store a little later.
@@ -47,12 +41,11 @@ pub(super) struct Flush {
     next_flush: Duration,
     /// Dead processes that this node flushes for.
     heir_of: BTreeSet<Origin>,
-    next_heartbeat: Duration,
-    pub(super) heartbeat_at: Option<Duration>,
     next_load: Option<Duration>,
     /// The last time that was asked for, beside the next one.
     last_load: Option<Duration>,
     asked_load: Option<Duration>,
+    next_outcomes: Option<Duration>,
     /// The node's own copy, until cluster time is known.
     pub(super) kept: Option<Vec<(Origin, WireCell)>>,
     /// Whether the last answer was one.
@@ -65,7 +58,6 @@ impl Flush {
     pub(super) fn new(now: Duration) -> Self {
         Self {
             next_load: Some(now),
-            next_heartbeat: now,
             ok: true,
             ..Self::default()
         }
@@ -126,16 +118,9 @@ impl Core {
             self.flush.asked_load = Some(mono);
             self.ask(StoreRequest::LoadCells);
         }
-        if mono >= self.flush.next_heartbeat {
-            self.flush.next_heartbeat = mono + HEARTBEAT_EVERY;
-            self.ask(StoreRequest::Heartbeat);
-            let down = self
-                .membership
-                .members()
-                .any(|member| !member.is_live() && !self.is_forgotten(member, mono));
-            if down || self.has_unknown_origins() {
-                self.ask(StoreRequest::Heartbeats);
-            }
+        self.beat(mono);
+        if self.flush.next_outcomes.take_if(|at| mono >= *at).is_some() {
+            self.ask(StoreRequest::LoadOutcomes);
         }
         if mono >= self.flush.next_flush && !waits(self.flush.asked_flush) {
             self.flush.next_flush = mono + FLUSH_EVERY;
@@ -257,12 +242,10 @@ impl Core {
             self.entities_answered(*for_node);
         }
         match reply {
-            StoreReply::Heartbeat(result) => {
-                if result.is_ok() {
-                    self.flush.heartbeat_at = Some(now.mono);
-                }
+            StoreReply::Heartbeat(result) => self.heartbeats.answered(result.is_ok()),
+            StoreReply::Heartbeats(Ok(rows)) => {
+                self.heartbeats.read(self.config.me.node, &rows, now.mono);
             }
-            StoreReply::Heartbeats(Ok(rows)) => self.heartbeats_came(&rows),
             StoreReply::LoadCells(result) => self.cells_loaded(result.as_deref(), now),
             StoreReply::FlushCells { cells, result } => self.flushed(&cells, result.is_ok(), now),
             StoreReply::TakeTerm {
@@ -282,6 +265,9 @@ impl Core {
                 result,
             } => self.term_read(scope, task, result, now),
             StoreReply::LoadOutcomes(Ok(outcomes)) => self.outcomes_loaded(outcomes),
+            StoreReply::LoadOutcomes(Err(())) => {
+                self.flush.next_outcomes = Some(now.mono + RELOAD_EVERY);
+            }
             StoreReply::EntitiesSince {
                 after,
                 for_node,
@@ -293,7 +279,6 @@ impl Core {
             StoreReply::Heartbeats(Err(()))
             | StoreReply::KeptCells(_)
             | StoreReply::ReleaseTerm(_)
-            | StoreReply::LoadOutcomes(Err(()))
             | StoreReply::EntitiesSince { .. } => {}
         }
     }
@@ -308,7 +293,7 @@ impl Core {
                 self.flush.loaded();
                 self.stored_cells_came(cells, now);
                 if !std::mem::replace(&mut self.ready.loaded, true) {
-                    self.ask(StoreRequest::LoadOutcomes);
+                    self.flush.next_outcomes = Some(now.mono);
                 }
             }
             Err(()) => {
@@ -318,30 +303,6 @@ impl Core {
                 self.flush.last_load = self.flush.last_load.max(self.flush.next_load);
             }
         }
-    }
-
-    fn heartbeats_came(&mut self, rows: &[HeartbeatRow]) {
-        let of = |stale: bool| {
-            let rows = rows.iter().filter(|row| (row.stale_for >= STALE) == stale);
-            rows.map(|row| row.origin).collect()
-        };
-        self.split.stale = of(true);
-        self.split.fresh = Some(of(false));
-    }
-
-    /// Whether there are cells of a process that is neither alive nor known to be gone.
-    fn has_unknown_origins(&self) -> bool {
-        let live = self.live_origins();
-        let mut origins = self.counting.store.origins().map(|(origin, _)| origin);
-        origins.any(|origin| {
-            origin != self.config.me && !live.contains(&origin) && !self.counting.is_gone(origin)
-        })
-    }
-
-    /// Whether the others may already take this node for gone.
-    pub(super) fn is_isolated(&self, now: Duration) -> bool {
-        let last = self.flush.heartbeat_at.unwrap_or_default();
-        !self.split.is_whole() && now.saturating_sub(last) >= STALE
     }
 }
 

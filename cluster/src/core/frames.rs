@@ -85,6 +85,12 @@ impl Core {
             Frame::Applied { revision } => self.applied_there(node, revision, now),
             Frame::Outcome(outcome) => self.outcome_told(node, outcome, now),
             Frame::Drain => self.members_changed = true,
+            Frame::StoreAway { away } => {
+                if let Some(peer) = self.peers.get_mut(&node) {
+                    peer.store_away = away;
+                }
+                self.members_changed = true;
+            }
             Frame::Configuration(mark) => {
                 if let Some(peer) = self.peers.get_mut(&node) {
                     let peer: &mut Peer = peer;

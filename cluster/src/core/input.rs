@@ -72,6 +72,12 @@ pub(crate) enum Input {
 pub enum Command {
     /// Addresses to join by; an empty list removes nobody.
     SetSeeds(Vec<SocketAddr>),
+    /// How many nodes the configuration names now that their names were looked up, this one among
+    /// them; and the place of this one in that list, if all nodes must see the same list.
+    SetConfigured {
+        nodes: u64,
+        rank: Option<u64>,
+    },
     /// Entities that were just written here.
     Announce(Vec<Entity>),
     /// A virtual key that was revoked here; it is in force here already.

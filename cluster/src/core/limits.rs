@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use policy::{Counter, Enforcement, Fleet, Mode};
 
+use super::heartbeats::STALE;
 use super::tracked::Limited;
 use super::{Core, Now, TICK};
 use crate::cell::Slot;
@@ -50,6 +51,8 @@ pub(super) struct Judging {
     division: (u64, u64),
     /// What is this side's part of all limits.
     parts: (u64, u64),
+    /// This node's place among those that the configuration names.
+    pub(super) rank: Option<u64>,
 }
 
 /// What limits one counter, besides its amount.
@@ -59,6 +62,15 @@ struct Verdict {
     mode: Mode,
     /// `None`: what others hold does not count here, so nothing can be said.
     bound: Option<u64>,
+}
+
+/// What this side may do while members are missing.
+#[derive(Clone, Copy, Debug)]
+struct Share {
+    /// Up to where it may go.
+    ceiling: u64,
+    /// What was left for all sides.
+    rest: u64,
 }
 
 /// The live peers, the same for all limits.
@@ -84,7 +96,13 @@ impl Judging {
             found: Vec::new(),
             division: (1, 0),
             parts: (1, 1),
+            rank: None,
         }
+    }
+
+    /// Among how many nodes strict limits are divided; `None`: this node has no part.
+    pub(super) fn divided_among(&self) -> Option<u64> {
+        (self.division != NOTHING).then_some(self.division.0)
     }
 
     fn begin_round(&mut self) {
@@ -180,9 +198,11 @@ impl Core {
 
     /// While members are apart, what is not judged yet may go as far as this side's share of it.
     fn part(&mut self) {
-        let parts = match self.shares() {
-            true => self.split.parts(),
-            false => (1, 1),
+        let (apart, configured) = (&self.split.apart, self.config.configured_nodes);
+        let parts = match (self.shares(), self.split.stopped) {
+            (true, true) => (0, 1),
+            (true, false) => self.split.parts(apart, configured),
+            (false, _) => (1, 1),
         };
         if parts != self.judging.parts {
             self.judging.parts = parts;
@@ -192,20 +212,19 @@ impl Core {
 
     /// Whether members are apart, and limits give shares then.
     fn shares(&self) -> bool {
-        self.config.partition == Partition::Share && !self.split.apart.is_empty()
+        self.config.partition == Partition::Share
+            && (!self.split.apart.is_empty() || self.split.stopped)
     }
 
-    /// Nodes that strict limits are divided among, and this one's number.
+    /// Nodes that strict limits are divided among, and this one's number. The first ones have what
+    /// is left of the division, so the number is of what the configuration says alone: who is in
+    /// view differs between the sides of a split.
     fn known_nodes(&self) -> (u64, u64) {
-        let me = self.config.me.node;
-        let others = self.membership.members().filter(|member| {
-            member.is_live() || self.split.missing.contains_key(&member.identity.node)
-        });
-        let (mut nodes, mut rank) = (1, 0);
-        for member in others {
-            nodes += 1;
-            rank += u64::from(member.identity.node < me);
-        }
+        let live = self.live_peers().map(|member| member.identity.node);
+        let missing = self.split.missing.keys().copied();
+        let others: BTreeSet<NodeKey> = live.chain(missing).collect();
+        let nodes = others.len() as u64 + 1;
+        let rank = self.judging.rank.unwrap_or(u64::MAX);
         (nodes.max(self.config.configured_nodes), rank)
     }
 
@@ -269,7 +288,7 @@ impl Core {
         let share = self.share_of(slot, counter, now);
         let me = self.config.me.node;
         let live = &peers.live;
-        let gap = self.split.gap;
+        let (gap, given_up) = (self.split.gap, self.split.given_up);
         let Some(limited) = self
             .counting
             .counters
@@ -294,7 +313,7 @@ impl Core {
                 bound: Some(limited.beyond.largest),
             };
         }
-        let whole = share.unwrap_or(limit);
+        let whole = share.map_or(limit, |share| share.ceiling);
         let rest = whole.saturating_sub(seen);
         let phantom = silent.iter().fold(0_u64, |sum, (rate, silence)| {
             sum.saturating_add(enforcement::silent(*rate, *silence, rest, sight.nodes))
@@ -310,14 +329,13 @@ impl Core {
             ceiling = ceiling.min(guard);
             mode = Mode::GuardBand;
         }
-        if share.is_some() {
+        let apart = share.map(|share| {
             mode = Mode::Share;
-            // Until a split is noticed each side goes on as before.
-            let before = (peak * gap.as_secs_f64()).ceil() as u64;
-            let id = counter.id();
-            let until = id.expires_at(id.epoch(now.wall));
-            limited.apart.note(before, until, now.wall);
-        }
+            share.beyond(peak, gap)
+        });
+        let id = counter.id();
+        let until = id.expires_at(id.epoch(now.wall));
+        limited.apart.follow(apart, given_up, until, now.wall);
         bound = bound.saturating_add(limited.apart.at_time(now.wall));
         Verdict {
             ceiling,
@@ -327,12 +345,12 @@ impl Core {
     }
 
     /// Up to where this side may go, while members are missing.
-    fn share_of(&mut self, slot: Slot, counter: &Counter, now: Now) -> Option<u64> {
+    fn share_of(&mut self, slot: Slot, counter: &Counter, now: Now) -> Option<Share> {
+        let (apart, stopped) = (&self.split.apart, self.split.stopped);
         if !self.shares() {
             return None;
         }
-        let (visible, members) = self.split.parts();
-        let apart = &self.split.apart;
+        let (visible, members) = self.split.parts(apart, self.config.configured_nodes);
         let store = &self.counting.store;
         let frozen = store
             .origins()
@@ -347,12 +365,13 @@ impl Core {
                 .base
                 .live(|epoch| id.expires_at(epoch).is_some_and(|end| end > now.wall)),
         };
-        Some(enforcement::share_ceiling(
-            limited.limit,
-            base,
-            visible,
-            members,
-        ))
+        let limit = limited.limit;
+        let ceiling = match stopped {
+            true => 0,
+            false => enforcement::share_ceiling(limit, base, visible, members),
+        };
+        let rest = limit.saturating_sub(base);
+        Some(Share { ceiling, rest })
     }
 
     /// Keeps what was seen while every member was heard.
@@ -443,6 +462,17 @@ impl Core {
         self.shorten_found();
         let found = std::mem::take(&mut self.judging.found);
         self.judging.nearest = found.into_iter().map(|(_, slot)| slot).collect();
+    }
+}
+
+// === impl Share ===
+
+impl Share {
+    /// What may be taken beyond the shares: until a split is noticed each side goes on as before; and
+    /// one whose part is taken had not stopped before its row was old.
+    fn beyond(self, rate: f64, gap: Duration) -> (u64, u64) {
+        let within = |time: Duration| (rate * time.as_secs_f64()).ceil() as u64;
+        (within(gap), within(STALE).min(self.rest))
     }
 }
 

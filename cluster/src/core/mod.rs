@@ -13,6 +13,7 @@ mod duty;
 mod effect;
 mod flush;
 mod frames;
+mod heartbeats;
 mod horizon;
 mod input;
 mod limits;
@@ -41,6 +42,7 @@ use rand::{RngExt, SeedableRng};
 pub(crate) use self::clock::STEP_MS;
 pub use self::effect::{Diagnosis, Incoming};
 pub(crate) use self::effect::{Effect, StoreRequest};
+pub(crate) use self::heartbeats::GONE;
 pub use self::input::Command;
 pub(crate) use self::input::{HeartbeatRow, Input, Now, StoreReply};
 
@@ -48,6 +50,7 @@ use self::clock::{ClockSync, LEAP_MS};
 use self::counting::Counting;
 use self::duty::Duties;
 use self::flush::Flush;
+use self::heartbeats::Heartbeats;
 use self::limits::Judging;
 use self::news::News;
 use self::peer::Peer;
@@ -113,6 +116,7 @@ pub(crate) struct Core {
     judge_all: bool,
     peers: BTreeMap<NodeKey, Peer>,
     split: Split,
+    heartbeats: Heartbeats,
     leaders: LeaderWatch,
     members_changed: bool,
     duties: Duties,
@@ -160,6 +164,7 @@ impl Core {
             judge_all: false,
             peers: BTreeMap::new(),
             split: Split::default(),
+            heartbeats: Heartbeats::new(mono),
             leaders: LeaderWatch::new(),
             members_changed: true,
             duties: Duties::new(&config.tasks, &config.region),
@@ -209,6 +214,11 @@ impl Core {
             Command::SetSeeds(seeds) => {
                 self.ready.seeds_known = true;
                 self.membership.set_seeds(&seeds);
+            }
+            Command::SetConfigured { nodes, rank } => {
+                self.config.configured_nodes = nodes;
+                self.config.seeds_expected = nodes > 1;
+                self.judging.rank = rank;
             }
             Command::Announce(entities) => self.announce(entities),
             Command::Revoke { hash, change } => self.revoke(&hash, &change),
@@ -328,6 +338,7 @@ impl Core {
         // What was counted last goes to all, whatever its turn.
         self.publish_all(now);
         self.flush_last(now.mono);
+        self.ask(StoreRequest::Goodbye);
         self.membership.leave(now.mono);
         self.left = true;
     }

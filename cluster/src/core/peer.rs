@@ -30,6 +30,8 @@ pub(super) struct Peer {
     /// Since when it has been ahead of this node's entities.
     pub(super) ahead_since: Option<Duration>,
     pub(super) heard: Option<Duration>,
+    /// It has not reached the store for longer than a term lasts.
+    pub(super) store_away: bool,
 }
 
 /// The tries to reach it.

@@ -121,6 +121,7 @@ impl Core {
         peer.heard = Some(now.mono);
         peer.dial = Default::default();
         peer.ahead_since = None;
+        peer.store_away = false;
         peer.link = Some(Link::new(id, me, hello, protocol, now.mono));
         self.membership.link_up(origin, now.mono);
         self.greet(node, now);
@@ -156,6 +157,9 @@ impl Core {
         }
         if self.draining {
             self.send(node, Frame::Drain);
+        }
+        if self.duties.store_away {
+            self.send(node, Frame::StoreAway { away: true });
         }
         self.send_revocations(node);
         self.send_outcomes(node);

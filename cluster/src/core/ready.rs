@@ -55,6 +55,10 @@ impl Ready {
         !self.loaded && !self.merged
     }
 
+    pub(super) fn runs_for(&self, now: Duration) -> Duration {
+        now.saturating_sub(self.began)
+    }
+
     /// Whether this node may serve; `alone`: nobody is there to ask, `behind`: somebody serves by
     /// newer entities.
     fn may_serve(&self, alone: bool, behind: bool, now: Duration) -> bool {
@@ -114,10 +118,8 @@ impl Core {
         if self.ready.caught_up {
             return;
         }
-        if self
-            .ready
-            .may_serve(self.is_alone(), self.is_behind(), now.mono)
-        {
+        let alone = self.is_alone() && self.knows_strangers(now);
+        if self.ready.may_serve(alone, self.is_behind(), now.mono) {
             self.ready.caught_up = true;
             // From now on it may lead.
             self.members_changed = true;
@@ -127,6 +129,17 @@ impl Core {
                 "this node has caught up and may serve"
             );
         }
+    }
+}
+
+impl Core {
+    /// Whether it is known who has a row in the store without being in reach: with them a limit is
+    /// shared.
+    fn knows_strangers(&self, now: Now) -> bool {
+        let mut strangers = self.strangers();
+        !self.config.seeds_expected
+            || self.heartbeats.were_read()
+                && strangers.all(|(_, stranger)| stranger.is_missing(now.mono))
     }
 }
 

@@ -32,9 +32,10 @@ impl Core {
             node: self.config.name.clone(),
             members: self.member_views(now),
             caught_up: self.ready.caught_up,
-            degraded: self.degraded(now),
+            degraded: self.degraded(),
             waiting: self.waiting_features(),
             protocol: self.common_protocol(),
+            divided_among: self.judging.divided_among(),
             leaders: LeadersView {
                 cluster: leaders.cluster.clone(),
                 regions: leaders.by_region.clone(),
@@ -136,14 +137,9 @@ impl Core {
         }
     }
 
-    fn degraded(&self, now: Now) -> Vec<DegradedReason> {
+    fn degraded(&self) -> Vec<DegradedReason> {
         let mut reasons = Vec::new();
-        if self.ready.caught_up
-            && !self.ready.merged
-            && self.config.seeds_expected
-            && self.live_peers().next().is_some()
-            || self.ready.knows_nothing() && self.ready.caught_up
-        {
+        if self.ready.caught_up && self.is_without_peers() {
             reasons.push(DegradedReason::Peers);
         }
         if !self.flush.ok {
@@ -189,7 +185,7 @@ impl Core {
             let missing = self.split.missing.values().cloned().collect();
             reasons.push(DegradedReason::Partition { missing });
         }
-        if self.is_isolated(now.mono) {
+        if self.split.stopped {
             reasons.push(DegradedReason::Isolated);
         }
         if self.counting.is_full() {
@@ -197,6 +193,13 @@ impl Core {
         }
         reasons.sort();
         reasons
+    }
+
+    /// Whether no other node is in reach though others are expected, or nobody's state was merged.
+    fn is_without_peers(&self) -> bool {
+        let others = self.config.seeds_expected || self.strangers().next().is_some();
+        let merged = self.ready.merged && self.live_peers().next().is_some();
+        others && !merged || self.ready.knows_nothing()
     }
 
     /// Which parts of a peer's configuration differ; `None`: it is the same, or not known.

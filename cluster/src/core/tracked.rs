@@ -54,6 +54,10 @@ pub(super) struct Limited {
 pub(super) struct Apart {
     amount: u64,
     until: Timestamp,
+    /// What it becomes more if a side's part is taken.
+    taken: u64,
+    /// How often parts were taken, of which this knows.
+    times: u64,
 }
 
 /// Totals by epoch at a moment that every member has been heard from since.
@@ -205,10 +209,30 @@ impl Base {
 // === impl Apart ===
 
 impl Apart {
-    /// What is taken now leaves at `until`; `None`: when its requests end, which is not known.
-    pub(super) fn note(&mut self, amount: u64, until: Option<Timestamp>, now: Timestamp) {
-        self.amount = self.amount.max(amount);
-        self.until = until.unwrap_or(Timestamp(now.0.saturating_add(IN_FLIGHT_MS)));
+    /// Takes in what may have been taken unnoticed, and what more if a side's part was taken, while
+    /// there is a split; and how often that happened. What is taken now leaves at `until`; `None`:
+    /// when its requests end, which is not known.
+    pub(super) fn follow(
+        &mut self,
+        split: Option<(u64, u64)>,
+        times: u64,
+        until: Option<Timestamp>,
+        now: Timestamp,
+    ) {
+        if let Some((unnoticed, taken)) = split {
+            self.amount = self.amount.max(unnoticed);
+            self.taken = self.taken.max(taken);
+        }
+        let was_taken = std::mem::replace(&mut self.times, times) != times;
+        if was_taken {
+            self.amount = self.amount.saturating_add(self.taken);
+        }
+        if split.is_some() || was_taken {
+            self.until = until.unwrap_or(Timestamp(now.0.saturating_add(IN_FLIGHT_MS)));
+        }
+        if split.is_none() || was_taken {
+            self.taken = 0;
+        }
     }
 
     pub(super) fn at_time(&mut self, now: Timestamp) -> u64 {

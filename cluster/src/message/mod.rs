@@ -87,6 +87,11 @@ pub(crate) enum Frame {
     },
     /// The sender is about to go; its absence will be no partition.
     Drain,
+    /// Whether the sender has not reached the store for longer than a term lasts: others that have
+    /// lead in its place.
+    StoreAway {
+        away: bool,
+    },
     Configuration(ConfigurationMark),
 }
 

@@ -12,7 +12,7 @@ use policy::Timestamp;
 
 use super::clock::true_time;
 use super::scenario::Sabotage;
-use crate::core::{HeartbeatRow, StoreReply, StoreRequest};
+use crate::core::{GONE, HeartbeatRow, StoreReply, StoreRequest};
 use crate::data_dir::NodeKey;
 use crate::entity::Entity;
 use crate::message::{Outcome, WireCell};
@@ -83,6 +83,14 @@ impl Database {
         match request {
             StoreRequest::Heartbeat => {
                 self.beat(client, now);
+                StoreReply::Heartbeat(Ok(()))
+            }
+            StoreRequest::Goodbye => {
+                let gone = Client {
+                    name: GONE.to_owned(),
+                    ..client.clone()
+                };
+                self.beat(&gone, now);
                 StoreReply::Heartbeat(Ok(()))
             }
             StoreRequest::Heartbeats => StoreReply::Heartbeats(Ok(self.rows(now))),

@@ -33,7 +33,8 @@ pub enum Degraded {
     ConfigurationMismatch,
     /// Nodes are missing: limits give a share.
     Partition,
-    /// The others may have forgotten this node: it limits itself to its share.
+    /// Most of the others and the store are out of reach: the node takes nothing
+    /// more of limits.
     Isolated,
     /// A node's clock is off.
     ClockSkew,

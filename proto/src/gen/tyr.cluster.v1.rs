@@ -3,7 +3,7 @@
 pub struct Frame {
     #[prost(
         oneof = "frame::Body",
-        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17"
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18"
     )]
     pub body: ::core::option::Option<frame::Body>,
 }
@@ -45,6 +45,8 @@ pub mod frame {
         Drain(super::Drain),
         #[prost(message, tag = "17")]
         Configuration(super::Configuration),
+        #[prost(message, tag = "18")]
+        StoreAway(super::StoreAway),
     }
 }
 /// One process of one node.
@@ -271,6 +273,12 @@ pub struct Verdict {
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Drain {}
+/// Whether the sender has not reached the store for longer than a lead lasts.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct StoreAway {
+    #[prost(bool, tag = "1")]
+    pub away: bool,
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Configuration {
     /// 32 bytes

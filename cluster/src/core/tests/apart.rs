@@ -68,22 +68,26 @@ fn a_link_is_steady_again_when_an_answer_came_after_the_silence() {
 #[test]
 fn parts_of_a_split() {
     let nodes = |numbers: &[u128]| numbers.iter().copied().map(NodeKey).collect();
-    // (all, apart, (visible, of))
+    // (all, apart, configured, (visible, of))
     let cases = [
-        (&[1, 2, 3][..], &[][..], (3, 3)),
-        (&[1, 2, 3][..], &[3][..], (2, 3)),
-        (&[1, 2, 3][..], &[2, 3][..], (1, 3)),
+        (&[1, 2, 3][..], &[][..], 3, (3, 3)),
+        (&[1, 2, 3][..], &[3][..], 3, (2, 3)),
+        (&[1, 2, 3][..], &[2, 3][..], 3, (1, 3)),
+        // The third had crashed before.
+        (&[1, 2][..], &[2][..], 3, (1, 2)),
         // One that was there only for the others.
-        (&[1, 2, 3][..], &[4][..], (3, 4)),
-        (&[][..], &[4][..], (0, 1)),
+        (&[1, 2, 3][..], &[4][..], 3, (3, 4)),
+        (&[1][..], &[4][..], 0, (1, 2)),
+        (&[1][..], &[4][..], 3, (1, 3)),
+        (&[][..], &[4][..], 0, (1, 2)),
     ];
-    for (full, apart, expected) in cases {
+    for (full, apart, configured, expected) in cases {
+        let (full, apart) = (nodes(full), nodes(apart));
         let split = Split {
-            full: nodes(full),
-            apart: nodes(apart),
+            full,
             ..Split::default()
         };
-        assert_eq!(split.parts(), expected, "{full:?} {apart:?}");
+        assert_eq!(split.parts(&apart, configured), expected, "{apart:?}");
     }
 }
 
@@ -307,6 +311,7 @@ fn a_node_whose_seeds_are_not_looked_up_yet_is_not_alone() {
     let mut bench = Bench::new();
     bench.core.config.seeds_expected = true;
     bench.pass(3_100);
+    bench.tell(Input::Store(StoreReply::Heartbeats(Ok(Vec::new()))));
     bench.tell(Input::Store(StoreReply::LoadCells(Ok(Vec::new()))));
     bench.pass(1_000);
     assert!(!bench.core.view(bench.now()).caught_up);

@@ -1,7 +1,10 @@
+mod alone;
 mod apart;
 mod asked;
 mod clocks;
+mod fleet;
 mod hostile;
+mod limited;
 mod terms;
 
 use policy::{CounterId, Timestamp};
@@ -10,6 +13,7 @@ use super::*;
 use crate::config::TaskScope;
 use crate::entity::Change;
 use crate::message::{CellBatch, Frame, MessageId, Outcome, PROTOCOL_MAX, Revocation, WireCell};
+use crate::view::DegradedReason;
 
 const COUNTER: &str = "virtual_key/a/requests/1m/sliding";
 const WALL: u64 = 1_800_000_000_000;
@@ -63,17 +67,17 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
-        Self::of(false)
+        Self::with(|_| {})
     }
 
     /// One that expects others.
     fn expecting() -> Self {
-        Self::of(true)
+        Self::with(|config| config.seeds_expected = true)
     }
 
-    fn of(seeds_expected: bool) -> Self {
+    fn with(change: impl FnOnce(&mut CoreConfig)) -> Self {
         let table = Arc::new(CounterTable::tracking());
-        let config = CoreConfig {
+        let mut config = CoreConfig {
             me: origin(1, 10),
             name: "a".to_owned(),
             cluster: "test".to_owned(),
@@ -90,9 +94,10 @@ impl Bench {
             partition: Partition::Share,
             forget_after: Duration::from_secs(600),
             tasks: vec![task()],
-            seeds_expected,
+            seeds_expected: false,
             configured_nodes: 1,
         };
+        change(&mut config);
         let now = Now {
             mono: Duration::ZERO,
             wall: Timestamp(WALL),

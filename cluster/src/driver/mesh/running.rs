@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
 use super::links::OpenLinks;
-use super::seeds::Seeds;
+use super::seeds::{Meant, Own, Seeds};
 use super::sources::{Errand, Event, Inlets, Sources};
 use super::{Mesh, Outlets};
 use crate::config::ClusterConfig;
@@ -53,6 +53,8 @@ pub(super) struct Running {
     /// How far they were read when the core was last told.
     read: u64,
     seeds: Seeds,
+    /// Other nodes that `peers` meant at most.
+    most_others: u64,
     local: IpAddr,
     sealer: Sealer,
     traffic: Traffic,
@@ -115,7 +117,14 @@ pub(super) fn begin(mesh: Mesh, sockets: Sockets) -> io::Result<(Running, Source
         desk: parts.desk,
         entities: parts.entities,
         read: 0,
-        seeds: Seeds::new(config.peers, advertised),
+        seeds: Seeds::new(
+            config.peers,
+            Own {
+                advertised,
+                bound: config.gossip_bind,
+            },
+        ),
+        most_others: 0,
         local,
         sealer,
         links: OpenLinks::new(traffic.clone()),
@@ -173,7 +182,7 @@ fn core_config(
     }
 }
 
-/// This node and every other that the configuration names.
+/// This node and every other that the configuration names, before names were looked up.
 fn configured_nodes(config: &ClusterConfig) -> u64 {
     let own = [config.gossip_bind, config.gossip_advertise];
     let is_other = |peer: &&String| {
@@ -348,11 +357,23 @@ impl Running {
             }
             Errand::Probed { node, outcome } => self.tell(Input::Probed { node, outcome }),
             Errand::Seeds(found) => {
-                if let Some(seeds) = self.seeds.take(found) {
-                    self.tell(Input::Command(Command::SetSeeds(seeds)));
-                }
+                let meant = self.seeds.take(found);
+                self.seeds_came(meant);
             }
             Errand::Done => {}
+        }
+    }
+
+    fn seeds_came(&mut self, seeds: Meant) {
+        // Who cannot be looked up now is not gone.
+        self.most_others = self.most_others.max(seeds.others.len() as u64);
+        let others = self
+            .most_others
+            .max(seeds.others.len() as u64 + seeds.unknown);
+        let (nodes, rank) = (others + 1, seeds.rank);
+        self.tell(Input::Command(Command::SetConfigured { nodes, rank }));
+        if !seeds.others.is_empty() || seeds.unknown == 0 {
+            self.tell(Input::Command(Command::SetSeeds(seeds.others)));
         }
     }
 

@@ -1,7 +1,8 @@
-//! Addresses of other nodes to join by, from `host:port`.
+//! Addresses of other nodes to join by, from `host:port`, and how many nodes these are.
 //!
 //! Promise: a name is looked up again and again while the node runs, so that it finds nodes whose
 //! addresses change. What a name meant last counts until it means something else.
+//! Failure: a name that never meant anything counts as one other node, its address as unknown.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -10,19 +11,50 @@ use std::net::SocketAddr;
 #[derive(Debug)]
 pub(super) struct Seeds {
     peers: Vec<String>,
-    /// This node's own address, which is no seed.
-    own: SocketAddr,
+    own: Own,
     /// What each meant when it was last looked up with success.
     known: BTreeMap<String, Vec<SocketAddr>>,
     /// A look-up is under way.
     looking: bool,
 }
 
+/// Where this node itself is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Own {
+    pub(super) advertised: SocketAddr,
+    pub(super) bound: SocketAddr,
+}
+
 /// What was found for each of `peers`, in their order; `None` where a name means nothing now.
 pub(super) type Found = Vec<Option<Vec<SocketAddr>>>;
 
+/// What `peers` mean now, in all.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Meant {
+    /// Addresses of other nodes.
+    pub(super) others: Vec<SocketAddr>,
+    /// Names that never meant anything.
+    pub(super) unknown: u64,
+    /// This node's place among all that are named, if the others must count alike: it is named
+    /// itself, or all are named by address.
+    pub(super) rank: Option<u64>,
+}
+
+// === impl Own ===
+
+impl Own {
+    fn is(&self, address: SocketAddr) -> bool {
+        let on_all = self.bound.ip().is_unspecified() && address.ip().is_loopback();
+        address == self.advertised
+            || address == self.bound
+            || on_all && address.port() == self.bound.port()
+    }
+}
+
+// === impl Seeds ===
+
 impl Seeds {
-    pub(super) fn new(peers: Vec<String>, own: SocketAddr) -> Self {
+    pub(super) fn new(peers: Vec<String>, own: Own) -> Self {
         Self {
             peers,
             own,
@@ -40,22 +72,19 @@ impl Seeds {
         Some(look_up(self.peers.clone()))
     }
 
-    /// All addresses that are to be tried now; `None`: nothing is known of any.
-    pub(super) fn take(&mut self, found: Found) -> Option<Vec<SocketAddr>> {
+    /// What the names mean, with what was found now.
+    pub(super) fn take(&mut self, found: Found) -> Meant {
         self.looking = false;
         for (peer, found) in self.peers.iter().zip(found) {
             if let Some(addresses) = found {
                 self.known.insert(peer.clone(), addresses);
             }
         }
-        if self.known.is_empty() {
-            return None;
-        }
-        let mut all: Vec<SocketAddr> = self.known.values().flatten().copied().collect();
-        all.retain(|address| *address != self.own);
-        all.sort();
-        all.dedup();
-        Some(all)
+        let of = |peer: &String| self.known.get(peer).cloned().unwrap_or_default();
+        made_of(
+            self.peers.iter().map(|peer| (peer.clone(), of(peer))),
+            self.own,
+        )
     }
 }
 
@@ -74,29 +103,82 @@ async fn look_up(peers: Vec<String>) -> Found {
     found
 }
 
+/// Of names and what each means.
+fn made_of(named: impl Iterator<Item = (String, Vec<SocketAddr>)>, own: Own) -> Meant {
+    let named: Vec<_> = named.collect();
+    let rank = rank(&named, own);
+    let unknown = named.iter().filter(|(_, means)| means.is_empty()).count() as u64;
+    let others = named.into_iter().flat_map(|(_, means)| means);
+    let mut others: Vec<SocketAddr> = others.filter(|address| !own.is(*address)).collect();
+    others.sort();
+    others.dedup();
+    Meant {
+        others,
+        unknown,
+        rank,
+    }
+}
+
+fn rank(found: &[(String, Vec<SocketAddr>)], own: Own) -> Option<u64> {
+    let text = |name: &String| match name.parse::<SocketAddr>() {
+        Ok(address) => address.to_string(),
+        Err(_) => name.clone(),
+    };
+    let is_own =
+        |means: &[SocketAddr]| !means.is_empty() && means.iter().all(|address| own.is(*address));
+    let mine = found.iter().find(|(_, means)| is_own(means));
+    let all_by_address = || {
+        found
+            .iter()
+            .all(|(name, _)| name.parse::<SocketAddr>().is_ok())
+    };
+    let mine = match mine {
+        Some((name, _)) => text(name),
+        None if all_by_address() => own.advertised.to_string(),
+        None => return None,
+    };
+    let mut before: Vec<String> = found.iter().map(|(name, _)| text(name)).collect();
+    before.retain(|name| *name < mine);
+    before.sort();
+    before.dedup();
+    Some(before.len() as u64)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn address(text: &str) -> SocketAddr {
+    fn at(text: &str) -> SocketAddr {
         text.parse().unwrap()
+    }
+
+    fn own() -> Own {
+        Own {
+            advertised: at("10.0.0.2:10101"),
+            bound: at("0.0.0.0:10101"),
+        }
     }
 
     fn seeds(peers: &[&str]) -> Seeds {
         let peers = peers.iter().map(|&peer| peer.to_owned()).collect();
-        Seeds::new(peers, address("127.0.0.1:10101"))
+        let (advertised, bound) = (at("127.0.0.1:10101"), at("127.0.0.1:10101"));
+        Seeds::new(peers, Own { advertised, bound })
     }
 
     #[tokio::test]
     async fn the_own_address_and_what_means_nothing_are_left_out() {
-        let peers = ["127.0.0.1:10101", "127.0.0.2:7", "no port", "[::1]:7"];
+        let peers = [
+            "127.0.0.1:10101",
+            "127.0.0.2:7",
+            "no port",
+            "[::1]:7",
+            "127.0.0.2:7",
+        ];
         let mut seeds = seeds(&peers);
         let found = seeds.look().unwrap().await;
-        let expected = [address("127.0.0.2:7"), address("[::1]:7")];
-        assert_eq!(seeds.take(found).unwrap(), expected);
-        let mut nothing = self::seeds(&["no port"]);
-        let found = nothing.look().unwrap().await;
-        assert_eq!(nothing.take(found), None);
+        let meant = seeds.take(found);
+        assert_eq!(meant.others, [at("127.0.0.2:7"), at("[::1]:7")]);
+        assert_eq!((meant.unknown, meant.rank), (1, Some(0)));
         assert!(self::seeds(&[]).look().is_none());
     }
 
@@ -105,13 +187,67 @@ mod tests {
         let mut seeds = seeds(&["one:7", "other:7"]);
         assert!(seeds.look().is_some());
         assert!(seeds.look().is_none(), "one at a time");
-        let of = |text: &str| Some(vec![address(text)]);
+        let of = |text: &str| Some(vec![at(text)]);
         let (old, new, other) = ("10.0.0.1:7", "10.0.0.9:7", "10.0.0.2:7");
-        let first = seeds.take(vec![of(old), of(other)]).unwrap();
-        assert_eq!(first, [address(old), address(other)]);
+        let first = seeds.take(vec![of(old), of(other)]);
+        assert_eq!(first.others, [at(old), at(other)]);
         assert!(seeds.look().is_some());
-        let moved = seeds.take(vec![of(new), None]).unwrap();
-        assert_eq!(moved, [address(other), address(new)]);
-        assert_eq!(seeds.take(vec![None, None]).unwrap(), moved);
+        let moved = seeds.take(vec![of(new), None]);
+        assert_eq!(moved.others, [at(other), at(new)]);
+        assert_eq!(seeds.take(vec![None, None]), moved);
+    }
+
+    #[test]
+    fn who_is_named_and_the_place_of_this_node() {
+        // (names and what they mean, others, unknown, rank)
+        let cases: [(&[(&str, &[&str])], usize, u64, Option<u64>); 7] = [
+            // Each by its name, the own among them.
+            (
+                &[
+                    ("t-0:10101", &["10.0.0.1:10101"]),
+                    ("t-1:10101", &["10.0.0.2:10101"]),
+                    ("t-2:10101", &["10.0.0.3:10101"]),
+                ],
+                2,
+                0,
+                Some(1),
+            ),
+            // One cannot be looked up yet; it may be this node.
+            (&[("t-0:1", &["10.0.0.1:1"]), ("t-1:1", &[])], 1, 1, None),
+            // One name for all.
+            (
+                &[(
+                    "t:1",
+                    &["10.0.0.1:10101", "10.0.0.2:10101", "10.0.0.3:10101"],
+                )],
+                2,
+                0,
+                None,
+            ),
+            // Others alone, by address.
+            (
+                &[
+                    ("10.0.0.1:10101", &["10.0.0.1:10101"]),
+                    ("10.0.0.3:10101", &["10.0.0.3:10101"]),
+                ],
+                2,
+                0,
+                Some(1),
+            ),
+            // Others alone, by name.
+            (&[("t-0:1", &["10.0.0.1:1"])], 1, 0, None),
+            // The own name by the hosts file.
+            (&[("t-1:10101", &["127.0.1.1:10101"])], 0, 0, Some(0)),
+            (&[("t-1:7", &["127.0.1.1:7"])], 1, 0, None),
+        ];
+        for (named, others, unknown, rank) in cases {
+            let found = named.iter().map(|(name, means)| {
+                let means = means.iter().map(|text| at(text)).collect();
+                ((*name).to_owned(), means)
+            });
+            let seeds = made_of(found, own());
+            let seen = (seeds.others.len(), seeds.unknown, seeds.rank);
+            assert_eq!(seen, (others, unknown, rank), "{named:?}");
+        }
     }
 }

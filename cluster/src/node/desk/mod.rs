@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use policy::{Cell, Clock, Timestamp};
 use tokio::sync::mpsc::Sender;
 
-use crate::core::{StoreReply, StoreRequest};
+use crate::core::{GONE, StoreReply, StoreRequest};
 use crate::data_dir::NodeKey;
 use crate::entity::EntityLog;
 use crate::error::{StartError, StoreError};
@@ -187,8 +187,11 @@ impl Worker {
 
 /// Whether it matters when nobody waits for the answer.
 fn leaves_something(request: &StoreRequest) -> bool {
-    use StoreRequest::{FlushCells, ReleaseTerm, SaveOutcome};
-    matches!(request, FlushCells(_) | ReleaseTerm { .. } | SaveOutcome(_))
+    use StoreRequest::{FlushCells, Goodbye, ReleaseTerm, SaveOutcome};
+    matches!(
+        request,
+        FlushCells(_) | Goodbye | ReleaseTerm { .. } | SaveOutcome(_)
+    )
 }
 
 fn is_urgent(request: &StoreRequest) -> bool {
@@ -207,6 +210,9 @@ impl DeskParts {
         match request {
             StoreRequest::Heartbeat => {
                 StoreReply::Heartbeat(heard(store.heartbeat(self.me, &self.name, &self.region)))
+            }
+            StoreRequest::Goodbye => {
+                StoreReply::Heartbeat(heard(store.heartbeat(self.me, GONE, &self.region)))
             }
             StoreRequest::Heartbeats => StoreReply::Heartbeats(heard(store.heartbeats())),
             StoreRequest::LoadCells => {

@@ -36,6 +36,10 @@ pub struct ClusterShown {
     pub waiting: Vec<WaitingShown>,
     /// The protocol that all live members speak.
     pub protocol: u8,
+    /// Among how many nodes strict limits are divided; null where they are not,
+    /// or while this node does not know what was used and has no part of them.
+    #[serde(default)]
+    pub divided_among: Option<u64>,
     /// What is added to this node's clock.
     pub clock_offset_ms: i64,
     /// From an admission to its being seen by all, as measured.
@@ -266,6 +270,7 @@ pub(in crate::admin) fn of_view(view: &ClusterView) -> ClusterShown {
             })
             .collect(),
         protocol: view.protocol,
+        divided_among: view.divided_among.filter(|nodes| *nodes > 1),
         clock_offset_ms: view.clock_offset_ms,
         sync_lag_ms: millis(view.figures.sync_lag),
         flush_lag_ms: millis(view.figures.flush_lag),
@@ -374,7 +379,9 @@ fn of_reason(reason: &DegradedReason) -> DegradedShown {
             "they are missing and had not said that they go: limits give a share".to_owned()
         }
         DegradedReason::Isolated => {
-            "the others may have forgotten this node: it limits itself to its share".to_owned()
+            "most of the others and the store are out of reach: others may have this node's part \
+             of limits, so it takes nothing more"
+                .to_owned()
         }
         DegradedReason::ClockSkew { ms, .. } => format!("its clock is off by {ms} ms"),
         DegradedReason::TooManyCells => {
