@@ -85,7 +85,12 @@ impl Driver {
             .spawn(move || {
                 let _ends = ends;
                 let fatal = mesh.as_ref().map(Mesh::fatal);
-                let work = run(clock, recorder, entities, recovery);
+                let first = match mesh {
+                    // By then its clocks are compared.
+                    Some(_) => EVERY,
+                    None => Duration::ZERO,
+                };
+                let work = run(clock, recorder, entities, recovery, first);
                 let all = AssertUnwindSafe(|| runtime.block_on(work_until(stopped, work, mesh)));
                 let desk = catch_unwind(all).unwrap_or_else(|_| {
                     if let Some(fatal) = fatal {
@@ -155,14 +160,15 @@ async fn take_part(mesh: Mesh, left: oneshot::Receiver<()>) -> Option<StoreDesk>
     None
 }
 
-/// For ever.
+/// For ever; cells are removed after `first` for the first time.
 async fn run(
     clock: Arc<dyn Clock>,
     recorder: Recorder,
     entities: EntityLog,
     recovery: Arc<Recovery>,
+    first: Duration,
 ) {
-    let mut ticks = tokio::time::interval(EVERY);
+    let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + first, EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut looks = tokio::time::interval(SUCCESSION_EVERY);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -9,7 +9,7 @@ mod predecessor;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use policy::{Cell, Clock, CounterTable};
+use policy::{Cell, Clock, CounterTable, Timestamp};
 
 #[cfg(test)]
 pub(crate) use self::desk::DeskParts;
@@ -136,7 +136,12 @@ fn start_with(
     let (stored, shared) = (Arc::clone(&store), Arc::clone(&status));
     let (journal, own) = Journal::start(data_dir, stored, keeping, shared, Sizes::default())?;
     let beside = predecessor.is_some();
-    let mut known = Known::of(own, &*store, settled.as_deref(), clock.now())?;
+    // Of a cluster's windows its own time says which have passed; that is not known yet.
+    let now = match joining {
+        Some(_) => Timestamp(0),
+        None => clock.now(),
+    };
+    let mut known = Known::of(own, &*store, settled.as_deref(), now)?;
     let joined = joining.map(|joining| {
         joining.join(Grounds {
             me,
@@ -159,6 +164,7 @@ fn start_with(
             settled,
         )
     });
+    let clock = cluster.as_ref().map_or(clock, ClusterHandle::clock);
     let (recorder, recovering) = (journal.recorder(), Arc::clone(&recovery));
     let driver = Driver::start(clock, recorder, entities.clone(), recovering, mesh)?;
     let cells = known.cells;

@@ -3,7 +3,8 @@
 //!
 //! Promise: whatever is repeated, late or out of order leaves the same rows. A cell is a total that
 //! only grows, a term belongs to one process at a time, and of two terms the larger one counts.
-//! Time is the database's own, so no node's clock decides about a lease.
+//! Time is the database's own, so no node's clock decides about a lease, or makes windows end that
+//! others are in.
 //! Failure: as for all of [`super::Store`]: every call may be repeated as it is.
 
 use std::fmt;
@@ -28,6 +29,9 @@ pub(crate) const SEAL_AFTER_MS: u64 = 5 * 60 * 1_000;
 
 /// How long the books of a period are kept after its end, in milliseconds: a year and a month.
 pub(crate) const SEALED_KEPT_MS: u64 = 400 * 24 * 3_600 * 1_000;
+/// How long after its end a window is removed, in milliseconds: no two clocks that matter are so far
+/// apart.
+pub(super) const ENDED_KEPT_MS: u64 = 10 * 60 * 1_000;
 
 /// How long the row of a silent node is kept.
 const HEARTBEAT_KEPT: Duration = Duration::from_secs(7 * 24 * 3_600);
@@ -42,7 +46,8 @@ pub(crate) trait FleetStore {
     /// for it, and make up for it when they come.
     fn flush_cells(&self, cells: &[(Origin, WireCell)]) -> Result<(), StoreError>;
 
-    /// Removes cells that no longer matter at `now`, except those that are to be sealed.
+    /// Removes cells of windows that ended ten minutes ago, by `now` and by the database's own clock
+    /// both, except those that are to be sealed. The cells are everybody's, and would not come back.
     fn expire_windows(&self, now: Timestamp) -> Result<u64, StoreError>;
 
     /// Renews a node's row; does nothing for a boot that a later one has replaced.
@@ -100,7 +105,7 @@ pub(crate) struct Sealing {
     /// Who holds the term of [`SEAL_TASK`] for the whole cluster.
     pub(crate) me: Origin,
     pub(crate) term: u64,
-    /// Windows that ended up to here.
+    /// Windows that ended up to here, and [`SEAL_AFTER_MS`] ago by the database's own clock.
     pub(crate) before: Timestamp,
     /// Most windows of one call.
     pub(crate) most: u32,

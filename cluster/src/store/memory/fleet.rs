@@ -10,8 +10,11 @@ use crate::core::HeartbeatRow;
 use crate::error::StoreError;
 use crate::message::{Outcome, WireCell};
 use crate::origin::Origin;
-use crate::store::fleet::is_sealed;
-use crate::store::{CLUSTER_SCOPE, FleetStore, SEAL_TASK, Sealed, Sealing, Sums};
+use crate::store::fleet::{ENDED_KEPT_MS, is_sealed};
+use crate::store::{CLUSTER_SCOPE, FleetStore, SEAL_AFTER_MS, SEAL_TASK, Sealed, Sealing, Sums};
+
+/// The time here, which stands still.
+const OWN_CLOCK: Timestamp = Timestamp(1_900_000_000_000);
 
 /// A term and who holds it.
 #[derive(Clone, Copy, Debug)]
@@ -40,8 +43,9 @@ impl FleetStore for MemoryStore {
     fn expire_windows(&self, now: Timestamp) -> Result<u64, StoreError> {
         let mut tables = self.tables();
         let before = tables.cells.len();
+        let ended = now.min(OWN_CLOCK).0.saturating_sub(ENDED_KEPT_MS);
         tables.cells.retain(|(counter, _, _), kept| {
-            kept.expires_at > now || (kept.amount > 0 && is_sealed(counter))
+            kept.expires_at.0 > ended || (kept.amount > 0 && is_sealed(counter))
         });
         Ok((before - tables.cells.len()) as u64)
     }
@@ -138,7 +142,13 @@ impl FleetStore for MemoryStore {
     fn seal_windows(&self, sealing: Sealing) -> Result<Sealed, StoreError> {
         let mut tables = self.tables();
         match tables.holds(sealing) {
-            true => Ok(tables.seal(sealing)),
+            true => {
+                let latest = Timestamp(OWN_CLOCK.0 - SEAL_AFTER_MS);
+                Ok(tables.seal(Sealing {
+                    before: sealing.before.min(latest),
+                    ..sealing
+                }))
+            }
             false => Ok(STALE),
         }
     }

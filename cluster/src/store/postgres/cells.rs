@@ -16,6 +16,7 @@ use super::{Client, Outcome, Transaction, Trouble, clean, node_of, signed, unsig
 use crate::message::WireCell;
 use crate::origin::Origin;
 use crate::record::{UsageRecord, charges_from_json};
+use crate::store::fleet::ENDED_KEPT_MS;
 use crate::store::{Added, Loaded, NOBODY, Position, Sums, owner};
 
 /// Longest counter name kept as it is, in bytes: Postgres refuses an index entry of more than 2,704.
@@ -85,7 +86,8 @@ const EXPIRE_CELLS: &str = "
 // As `is_sealed` says it: the fifth part of a counter's text is its window and generation.
 const EXPIRE_REST: &str = "
     DELETE FROM counter_cells WHERE (counter, epoch, boot) IN (
-        SELECT counter, epoch, boot FROM counter_cells WHERE expires_at_ms <= $1
+        SELECT counter, epoch, boot FROM counter_cells
+        WHERE expires_at_ms <= least($1, (extract(epoch FROM now()) * 1000)::bigint) - $3::bigint
         AND NOT (amount > 0 AND split_part(split_part(counter, '/', 5), '#', 1) = 'calendar')
         LIMIT $2 FOR UPDATE SKIP LOCKED)";
 
@@ -93,7 +95,7 @@ const EXPIRE_REST: &str = "
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Old {
     All,
-    /// Those that are not to be sealed.
+    /// Those that are not to be sealed, and ended ten minutes ago also by the server's clock.
     Rest,
 }
 
@@ -220,16 +222,16 @@ pub(super) async fn added(
 /// so are those that there is no time for. A few at once: one statement for millions would run into
 /// its timeout, and with more of them each time it would never succeed again.
 pub(super) async fn expire(client: &mut Client, now: Timestamp, old: Old) -> Outcome<u64> {
-    let expire = match old {
-        Old::All => EXPIRE_CELLS,
-        Old::Rest => EXPIRE_REST,
+    let (now, kept) = (signed(now.0), signed(ENDED_KEPT_MS));
+    let parameters: [&(dyn ToSql + Sync); 3] = [&now, &EXPIRE_AT_ONCE, &kept];
+    let (expire, parameters) = match old {
+        Old::All => (EXPIRE_CELLS, &parameters[..2]),
+        Old::Rest => (EXPIRE_REST, &parameters[..]),
     };
     let expire = client.prepare_cached(expire).await?;
     let (begun, mut removed) = (Instant::now(), 0);
     loop {
-        let some = client
-            .execute(&expire, &[&signed(now.0), &EXPIRE_AT_ONCE])
-            .await?;
+        let some = client.execute(&expire, parameters).await?;
         removed += some;
         if some < EXPIRE_AT_ONCE.unsigned_abs() || begun.elapsed() > EXPIRE_FOR {
             return Ok(removed);

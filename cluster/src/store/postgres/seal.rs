@@ -6,19 +6,21 @@
 use tokio_postgres::types::ToSql;
 
 use super::{Client, Outcome, fleet, signed, unsigned};
-use crate::store::{CLUSTER_SCOPE, SEAL_TASK, Sealed, Sealing};
+use crate::store::{CLUSTER_SCOPE, SEAL_AFTER_MS, SEAL_TASK, Sealed, Sealing};
 
-// A cell that is written just now stays, and is late.
+// A cell that is written just now stays, and is late. A node whose clock is ahead ends no period.
 // As `is_sealed` says it: the fifth part of a counter's text is its window and generation.
 const SEAL: &str = "
-    WITH ended AS MATERIALIZED (
+    WITH past AS MATERIALIZED (
+        SELECT least($1, (extract(epoch FROM now()) * 1000)::bigint - $4::bigint) AS until_ms
+    ), ended AS MATERIALIZED (
         SELECT DISTINCT counter, epoch FROM counter_cells
-        WHERE expires_at_ms <= $1 AND amount > 0
+        WHERE expires_at_ms <= (SELECT until_ms FROM past) AND amount > 0
             AND split_part(split_part(counter, '/', 5), '#', 1) = 'calendar'
         LIMIT $2
     ), free AS MATERIALIZED (
         SELECT counter, epoch, boot FROM counter_cells AS cell JOIN ended USING (counter, epoch)
-        WHERE cell.expires_at_ms <= $1
+        WHERE cell.expires_at_ms <= (SELECT until_ms FROM past)
         FOR UPDATE OF cell SKIP LOCKED
     ), taken AS (
         DELETE FROM counter_cells WHERE (counter, epoch, boot) IN (SELECT * FROM free)
@@ -87,7 +89,8 @@ pub(super) async fn seal(client: &mut Client, sealing: Sealing) -> Outcome<Seale
     }
     let seal = transaction.prepare_cached(SEAL).await?;
     let most = i64::from(sealing.most);
-    let parameters: [&(dyn ToSql + Sync); 3] = [&signed(sealing.before.0), &most, &signed(term)];
+    let (before, after) = (signed(sealing.before.0), signed(SEAL_AFTER_MS));
+    let parameters: [&(dyn ToSql + Sync); 4] = [&before, &most, &signed(term), &after];
     let row = transaction.query_one(&seal, &parameters).await?;
     transaction.commit().await?;
     Ok(Sealed {

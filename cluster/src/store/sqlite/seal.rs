@@ -5,14 +5,17 @@ use rusqlite::{Transaction, params};
 
 use super::fleet::now;
 use super::{bytes, signed, unsigned};
-use crate::store::fleet::is_sealed;
-use crate::store::{CLUSTER_SCOPE, SEAL_TASK, Sealed, Sealing};
+use crate::store::fleet::{ENDED_KEPT_MS, is_sealed};
+use crate::store::{CLUSTER_SCOPE, SEAL_AFTER_MS, SEAL_TASK, Sealed, Sealing};
 
 const IS_HELD: &str = concat!(
     "SELECT count(*) FROM leader_term WHERE scope = ?1 AND task = ?2 AND node = ?3 AND boot = ?4
         AND term = ?5 AND lease_until_ms > ",
     now!()
 );
+
+// No later than that, whatever a node's clock says.
+const SELECT_LATEST: &str = concat!("SELECT min(?1, ", now!(), " - ?2)");
 
 const SELECT_ENDED: &str = "
     SELECT DISTINCT counter, epoch FROM counter_cells WHERE expires_at_ms <= ?1 AND amount > 0
@@ -78,7 +81,7 @@ pub(super) fn seal(transaction: &Transaction<'_>, sealing: Sealing) -> rusqlite:
         done.stale = true;
         return Ok(done);
     }
-    let before = signed(sealing.before.0);
+    let before = latest(transaction, sealing.before, SEAL_AFTER_MS)?;
     let mut windows = transaction
         .prepare_cached(SELECT_ENDED)?
         .query_map([before], |row| Ok((row.get(0)?, row.get(1)?)))?
@@ -107,14 +110,22 @@ pub(super) fn seal(transaction: &Transaction<'_>, sealing: Sealing) -> rusqlite:
     Ok(done)
 }
 
+/// The earlier of `at` and a time so many milliseconds before the present one.
+fn latest(transaction: &Transaction<'_>, at: Timestamp, ago: u64) -> rusqlite::Result<i64> {
+    let times = params![signed(at.0), signed(ago)];
+    transaction.query_row(SELECT_LATEST, times, |row| row.get(0))
+}
+
 /// Removes cells that no longer matter, except those that are to be sealed.
 pub(super) fn expire_rest(transaction: &Transaction<'_>, now: Timestamp) -> rusqlite::Result<u64> {
     let read = |row: &rusqlite::Row<'_>| {
         Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get::<_, i64>(3)?))
     };
+    let ended = Timestamp(now.0.saturating_sub(ENDED_KEPT_MS));
+    let ended = latest(transaction, ended, ENDED_KEPT_MS)?;
     let old = transaction
         .prepare_cached(SELECT_OLD)?
-        .query_map([signed(now.0)], read)?
+        .query_map([ended], read)?
         .collect::<rusqlite::Result<Vec<(String, i64, i64, i64)>>>()?;
     let mut delete = transaction.prepare_cached(DELETE_CELL)?;
     let mut removed = 0;

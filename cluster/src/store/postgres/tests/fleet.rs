@@ -158,6 +158,9 @@ fn programs_of_before_go_on_beside_new_ones() {
     assert_eq!(amount(&added.cells, "a"), 5, "its successor follows it");
 }
 
+/// In the past, whatever clock is asked.
+const ENDED: Timestamp = Timestamp(1_500_000_000_000);
+
 #[test]
 fn flushes_records_sealing_and_removal_never_wait_in_a_circle() {
     let server = postgres::shared();
@@ -175,7 +178,10 @@ fn flushes_records_sealing_and_removal_never_wait_in_a_circle() {
         for (node, store) in [(1_u64, first), (2, second)] {
             scope.spawn(move || {
                 for turn in 0..40_u64 {
-                    let charges = (0..30).rev().map(|number| charge(&counter(number), 1, 1));
+                    let charges = (0..30).rev().map(|number| policy::Charge {
+                        expires_at: ENDED,
+                        ..charge(&counter(number), 1, 1)
+                    });
                     let record = UsageRecord {
                         charges: charges.collect(),
                         ..record(node * 1_000 + turn)
@@ -198,7 +204,7 @@ fn flushes_records_sealing_and_removal_never_wait_in_a_circle() {
                             ver: 0,
                             used: turn,
                             held: 0,
-                            expires_at: EXPIRY,
+                            expires_at: ENDED,
                         };
                         (origin(u128::from(number / 30) + 1, 1), cell)
                     })
@@ -211,7 +217,7 @@ fn flushes_records_sealing_and_removal_never_wait_in_a_circle() {
                 let sealing = Sealing {
                     me,
                     term,
-                    before: EXPIRY,
+                    before: ENDED,
                     most: 7,
                 };
                 assert!(!fourth.seal_windows(sealing).unwrap().stale);
@@ -222,7 +228,7 @@ fn flushes_records_sealing_and_removal_never_wait_in_a_circle() {
     let sealing = Sealing {
         me,
         term,
-        before: EXPIRY,
+        before: ENDED,
         most: 100,
     };
     while {

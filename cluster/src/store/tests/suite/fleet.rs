@@ -292,6 +292,28 @@ pub(crate) fn only_who_holds_the_term_seals(stores: Factory<'_>) {
     assert_eq!(seal(&*other, 2, 1_000, 9), sealed(0, 0), "once");
 }
 
+/// Years ahead, as a node whose clock is.
+pub(crate) fn a_wrong_clock_ends_no_window(stores: Factory<'_>) {
+    let [store, other] = stores();
+    let term = store
+        .take_term(CLUSTER_SCOPE, SEAL_TASK, ONE, LONG)
+        .unwrap();
+    let charges = [DAY, MINUTE].map(|counter| ending(counter, 3, EXPIRY.0));
+    let batch = [charged(1, charges.to_vec())];
+    store.record_usage(ONE, &batch).unwrap();
+    let mut only_told = told(TWO, MONTH, 4);
+    only_told.1.expires_at = EXPIRY;
+    store.flush_cells(&[only_told]).unwrap();
+    for ahead in [Timestamp(EXPIRY.0 + 3_600_000), Timestamp(i64::MAX as u64)] {
+        assert_eq!(store.expire_windows(ahead).unwrap(), 0);
+        assert_eq!(seal(&*store, term.unwrap(), ahead.0, 9), sealed(0, 0));
+    }
+    let left = other.cells_by_origin(Timestamp(0)).unwrap();
+    let mut left: Vec<u64> = left.iter().map(|(_, cell)| cell.amount).collect();
+    left.sort_unstable();
+    assert_eq!(left, [3, 3, 4]);
+}
+
 pub(crate) fn calendar_periods_are_sealed_and_the_rest_expires(stores: Factory<'_>) {
     let [store, _] = stores();
     let term = store
@@ -309,9 +331,10 @@ pub(crate) fn calendar_periods_are_sealed_and_the_rest_expires(stores: Factory<'
     let mut only_told = told(TWO, "virtual_key/x/usd/1d/calendar", 9);
     only_told.1.expires_at = Timestamp(1_000);
     store.flush_cells(&[only_told]).unwrap();
-    assert_eq!(store.expire_windows(Timestamp(999)).unwrap(), 0);
-    assert_eq!(store.expire_windows(Timestamp(1_000)).unwrap(), 3);
-    assert_eq!(store.expire_windows(Timestamp(1_000)).unwrap(), 0);
+    let ten_minutes_after = Timestamp(601_000);
+    assert_eq!(store.expire_windows(Timestamp(600_999)).unwrap(), 0);
+    assert_eq!(store.expire_windows(ten_minutes_after).unwrap(), 3);
+    assert_eq!(store.expire_windows(ten_minutes_after).unwrap(), 0);
 
     let some = seal(&*store, term, 1_000, 1);
     assert_eq!((some.windows, some.late, some.more), (1, 0, true));

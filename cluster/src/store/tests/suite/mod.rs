@@ -47,6 +47,7 @@ macro_rules! store_suite {
                 of_two_that_take_a_term_at_once_one_gets_it,
                 an_outcome_of_a_term_that_has_passed_is_refused,
                 only_who_holds_the_term_seals,
+                a_wrong_clock_ends_no_window,
                 calendar_periods_are_sealed_and_the_rest_expires,
                 old_books_are_removed_under_the_term;
             audit:
