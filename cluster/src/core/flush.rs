@@ -36,7 +36,12 @@ pub(super) struct Flush {
     dirty: BTreeSet<(Origin, CellKey)>,
     /// The last of them that was written, so that all have their turn.
     written: Option<(Origin, CellKey)>,
+    /// When the oldest of what the store does not have was counted.
     dirty_since: Option<Duration>,
+    /// When the present round over all of them began: the next one has no older ones.
+    round: Duration,
+    /// The oldest that is left once the store has what it was asked last.
+    then_since: Option<Duration>,
     asked_flush: Option<Duration>,
     next_flush: Duration,
     /// Dead processes that this node flushes for.
@@ -135,7 +140,7 @@ impl Core {
 
     fn flush_some(&mut self, now: Duration) {
         let flush = &mut self.flush;
-        let mut cells = Vec::new();
+        let (mut cells, before) = (Vec::new(), flush.written);
         while cells.len() < BATCH_CELLS {
             let Some((origin, key)) = flush.next_dirty() else {
                 break;
@@ -158,6 +163,14 @@ impl Core {
             flush.dirty_since = None;
             return;
         }
+        if flush.dirty.is_empty() {
+            (flush.then_since, flush.round) = (Some(now), now);
+        } else if flush.written < before {
+            // It came round to the first of them.
+            (flush.then_since, flush.round) = (Some(flush.round), now);
+        } else {
+            flush.then_since = flush.dirty_since;
+        }
         if !flush.dirty.is_empty() {
             flush.next_flush = now + NEXT_PART;
         }
@@ -175,11 +188,12 @@ impl Core {
     fn flushed(&mut self, cells: &[(Origin, WireCell)], ok: bool, now: Now) {
         self.flush.asked_flush = None;
         if ok {
-            if self.flush.dirty.is_empty() {
-                self.flush.dirty_since = None;
-            }
+            let flush = &mut self.flush;
+            let left = !flush.dirty.is_empty();
+            flush.dirty_since = flush.then_since.filter(|_| left);
             return;
         }
+        self.flush.round = self.flush.dirty_since.unwrap_or(now.mono);
         for (origin, cell) in cells {
             if let Some(slot) = self.counting.counters.find(&cell.counter) {
                 self.flush.note(*origin, &[(slot, cell.epoch)], now.mono);

@@ -3,6 +3,7 @@ mod apart;
 mod asked;
 mod clocks;
 mod fleet;
+mod flushing;
 mod hostile;
 mod limited;
 mod terms;
