@@ -11,7 +11,10 @@
 //! seconds; the new one opens its admin port, the old one closes its own; the
 //! old one serves what it has begun, for `drain_grace` at most, and ends.
 //! In a cluster the old one leaves it with the sending of its sockets, as the new
-//! one needs the ports. Meanwhile the limits of the new process count what the old one has settled,
+//! one needs the ports, and tells peers and store all it has counted. The new one
+//! accepts once it has that from them, usually within a second: until then
+//! the old one serves, and later, connections wait unaccepted.
+//! Meanwhile the limits of the new process count what the old one has settled,
 //! at most a second late, but not what its open requests hold; the old one
 //! does not see what the new one admits. A hand-over can so admit more than a
 //! limit says: what was in flight, and what came to the old one in the seconds

@@ -121,9 +121,15 @@ impl Readiness {
     }
 
     /// Says that it is not known yet what the other nodes have counted, or that
-    /// it is.
+    /// it is. Until then the data port serves no call.
     pub fn set_catching_up(&self, catching_up: bool) {
         self.catching_up.store(catching_up, Ordering::Release);
+    }
+
+    /// Whether it is not known yet what the other nodes have counted. Asked by
+    /// each request; what it then reads is in atomics of its own.
+    pub fn is_catching_up(&self) -> bool {
+        self.catching_up.load(Ordering::Relaxed)
     }
 
     /// Says that the node is about to go and wants no new traffic. For good.
@@ -160,7 +166,7 @@ impl Readiness {
         let starting = !self.ready.load(Ordering::Acquire);
         let reasons = [
             (starting, "starting"),
-            (self.catching_up.load(Ordering::Acquire), "catching_up"),
+            (self.is_catching_up(), "catching_up"),
             // Two nodes of one name cannot be told apart; the later one waits.
             (self.is_degraded(Degraded::NameTaken), "name_taken"),
             (self.is_degraded(Degraded::KeyTaken), "key_taken"),

@@ -2,6 +2,7 @@
 //! each way of stopping is told to the client.
 
 use std::any::Any;
+use std::time::Duration;
 
 use bytes::Bytes;
 use cluster::EndReason;
@@ -25,6 +26,9 @@ use crate::api::Endpoint;
 use crate::clock;
 use crate::edge::{HEADERS_MAX, URI_MAX};
 
+/// When to try again on a node that has just started: most catch up within this.
+const CAUGHT_UP_SOON: Duration = Duration::from_secs(1);
+
 /// One request, from its head to the end of its answer.
 pub(super) async fn walk(
     session: &mut ServerSession,
@@ -40,7 +44,10 @@ pub(super) async fn walk(
             return Err(refusal.into());
         }
         Target::WrongMethod { allow } => return wrong_method(session, ctx, allow).await,
-        _ => identify(session, ctx)?,
+        _ => {
+            refuse_before_caught_up(ctx)?;
+            identify(session, ctx)?
+        }
     };
     let policy = &ctx.live.policy;
     let document = match target {
@@ -53,6 +60,19 @@ pub(super) async fn walk(
         }
     };
     answer::json(session, ctx, StatusCode::OK, &[], document).await
+}
+
+/// A node that does not know yet what the others have counted, nor perhaps every
+/// key, judges nobody.
+fn refuse_before_caught_up(ctx: &RequestContext) -> Result<(), Refusal> {
+    if !ctx.services.readiness.is_catching_up() {
+        return Ok(());
+    }
+    let message = "this node has just started and does not know yet what the others have counted";
+    Err(Refusal {
+        retry_after: Some(CAUGHT_UP_SOON),
+        ..Refusal::new(Reason::NotReady, message)
+    })
 }
 
 /// Who calls; of the address only the connection's own counts.

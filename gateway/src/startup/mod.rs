@@ -4,11 +4,13 @@
 //! Start: configuration, store (with its counters) and cluster, data port,
 //! admin port. A
 //! process that takes over does all that can fail before it waits for the
-//! sockets of the old one, and is silent on the admin port until it has them.
+//! sockets of the old one, and is silent on the admin port until it has them;
+//! in a cluster it accepts on them once it knows what was counted.
 //! Stop: readiness falls, the data port closes, requests end, the admin port
 //! closes, the last records are committed.
 
 mod admin;
+mod catch_up;
 mod cluster;
 mod store;
 
@@ -191,6 +193,7 @@ fn run(conf: &Path, upgrade: bool) -> anyhow::Result<()> {
     let (beside, duties) = parts.beside();
     let side = Sidecar::start(parts.watched(), beside, stopped)?;
     let peers = listen_to_peers(&parts, duties, stop.subscribe())?;
+    let caught_up = catch_up::serve_when_caught_up(&parts, stop.subscribe())?;
     let mut data = data_port(&parts, upgrade)?;
     let drain = Drain {
         readiness: parts.readiness.clone(),
@@ -212,7 +215,10 @@ fn run(conf: &Path, upgrade: bool) -> anyhow::Result<()> {
     data.server.bootstrap();
     // Sockets that were taken over are open already.
     parts.readiness.set_ready(upgrade);
-    let admin = self::admin::serve(&parts, admin_port, admin_closed)?;
+    let admin = match upgrade {
+        true => catch_up::take_over(&parts, admin_port, admin_closed)?,
+        false => self::admin::serve(&parts, admin_port, admin_closed)?,
+    };
     let ready = sidecar::announce_when_listening(&parts.startup.listen, parts.readiness.clone())?;
     tracing::info!(listen = ?parts.startup.listen, admin = %parts.startup.admin_listen,
         version = env!("CARGO_PKG_VERSION"), "tyr starts");
@@ -222,9 +228,7 @@ fn run(conf: &Path, upgrade: bool) -> anyhow::Result<()> {
     sidecar::wait_until_settled(&parts.metrics);
     stop.send_replace(true);
     close_admin.send_replace(true);
-    if ready.join().is_err() {
-        tracing::error!("the thread that waits for the data port ended in a panic");
-    }
+    catch_up::join(caught_up.into_iter().chain([ready]));
     side.join();
     if let Some(peers) = peers {
         peers.join();

@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -17,7 +18,7 @@ use crate::harness::{Conf, Mock, Node, eventually, ports, tyr_binary};
 /// Nodes on loopback, which need no secret there.
 struct Few {
     nodes: Vec<Node>,
-    _mock: Mock,
+    mock: Mock,
     database: Database,
 }
 
@@ -53,7 +54,7 @@ impl Few {
             .map(|index| Node::launch(&member_of(conf.clone(), index, &places)));
         let few = Few {
             nodes: nodes.collect(),
-            _mock: mock,
+            mock,
             database,
         };
         let whole = within(WHOLE, || {
@@ -257,6 +258,89 @@ fn a_new_process_takes_its_place_in_the_cluster() {
         assert_eq!(few.nodes[round % 2].ask(&chat(1)).status(), 200);
     }
     seen(&few, 30);
+}
+
+/// A limit that is spent stays spent for a process that takes over, from its first request on: it
+/// accepts nothing before it knows what was counted.
+#[test]
+fn a_new_process_admits_nothing_of_a_limit_that_is_spent() {
+    let mut few = Few::start(2, "rate_limits: [{requests: 30, every: 1h}]");
+    let spent = within(WHOLE, || {
+        let refused = |node: &Node| node.ask(&chat(1)).status() == 429;
+        few.nodes.iter().all(refused).then_some(())
+    });
+    spent.expect("the limit is spent");
+    let data = few.nodes[0].data;
+    let stop = AtomicBool::new(false);
+    let press = || {
+        let (mut refused, mut other) = (0_u64, Vec::new());
+        while !stop.load(Ordering::Relaxed) {
+            let ask = chat(1).header("connection", "close");
+            match client::ask(data, &ask).status() {
+                429 => refused += 1,
+                status => other.push(status),
+            }
+        }
+        (refused, other)
+    };
+    let served = few.mock.stats()["requests"].clone();
+    std::thread::scope(|scope| {
+        let clients = [(); 4].map(|()| scope.spawn(press));
+        let new = few.nodes[0].successor(&["--upgrade"]);
+        let mut old = std::mem::replace(&mut few.nodes[0].process, new);
+        old.signal("QUIT");
+        let status = old.wait(WHOLE).expect("the old process ends");
+        assert!(status.success(), "{status}");
+        // The new one alone.
+        let alone = within(WHOLE, || (few.nodes[0].readyz() == Some(200)).then_some(()));
+        alone.expect("the new process is ready");
+        for _ in 0..20 {
+            assert_eq!(few.nodes[0].ask(&chat(1)).status(), 429);
+        }
+        stop.store(true, Ordering::Relaxed);
+        for client in clients {
+            let (refused, other) = client.join().expect("no connect was refused");
+            assert!(refused > 0);
+            assert!(other.is_empty(), "{other:?} beside {refused} refusals");
+        }
+    });
+    assert_eq!(few.mock.stats()["requests"], served, "nothing was admitted");
+}
+
+/// What a node answers while it does not know yet what was counted.
+#[test]
+fn a_node_that_has_not_caught_up_serves_no_call() {
+    let mut few = Few::start(1, "rate_limits: [{requests: 30, every: 1h}]");
+    let node = &mut few.nodes[0];
+    assert_eq!(node.ask(&chat(1)).status(), 200);
+    node.process.kill();
+    few.database.server.crash();
+    node.launch_again();
+    let open = within(WHOLE, || std::net::TcpStream::connect(node.data).ok());
+    open.expect("the data port is open");
+    let early = node.ask(&chat(1));
+    assert_eq!(early.status(), 503, "{}", early.text());
+    assert_eq!(early.json()["error"]["code"], "not_ready");
+    assert_eq!(early.header("retry-after"), Some("1"));
+    let message = json!({"model": "gpt-4o-mini", "max_tokens": 1, "messages": []});
+    let message = node.ask(&Ask::post("/anthropic/v1/messages", &message));
+    assert_eq!(message.status(), 529, "{}", message.text());
+    assert_eq!(message.json()["error"]["type"], "overloaded_error");
+    // Whom nobody knows is not told that the key is wrong: it may be one of another node's.
+    assert_eq!(
+        node.ask(&chat(1).bearer("nobody-knows-this-key")).status(),
+        503
+    );
+    assert_eq!(node.ask(&Ask::get("/")).status(), 200);
+    assert_eq!(node.ask(&Ask::get("/nothing")).status(), 404);
+    let ready = client::ask(node.admin, &Ask::get("/readyz"));
+    assert_eq!(
+        (ready.status(), &ready.json()["reasons"]),
+        (503, &json!(["catching_up"]))
+    );
+    // After ten seconds it goes by what it kept.
+    within(WHOLE, || (node.readyz() == Some(200)).then_some(())).expect("it is ready");
+    assert_eq!(node.ask(&chat(1)).status(), 200);
 }
 
 /// What a start with this `cluster` says before it ends.
