@@ -2,8 +2,9 @@
 //!
 //! Promise: a node that has not merged what others counted serves nothing, so that a restart hands
 //! out no fresh budget; nor does it while a peer serves by newer entities, so that no revoked key
-//! comes back. One that can learn it from nobody serves after 10 s and says so. Nothing is counted
-//! by a clock that was not compared with the others': it would move windows on too early.
+//! comes back. One that can learn it from nobody serves after 10 s by what it kept itself, and says
+//! so, and never if it kept nothing. Nothing is counted by a clock that was not compared with the
+//! others': it would move windows on too early.
 
 use std::time::Duration;
 
@@ -34,6 +35,8 @@ pub(super) struct Ready {
     pub(super) caught_up: bool,
     /// It was said who the seeds are: their names were looked up.
     pub(super) seeds_known: bool,
+    /// Nothing of an earlier run is there, and the store was away.
+    starts_empty: bool,
 }
 
 impl Ready {
@@ -47,6 +50,7 @@ impl Ready {
             merged: false,
             caught_up: false,
             seeds_known: false,
+            starts_empty: false,
         }
     }
 
@@ -70,12 +74,31 @@ impl Ready {
             (true, true) => true,
             (true, false) => alone || waited,
             (false, true) => self.store_away || waited,
-            (false, false) => waited,
+            // From what the node itself kept.
+            (false, false) => waited && !self.starts_empty,
         }
     }
 }
 
 impl Core {
+    /// This node has nothing of its own to go by.
+    pub(crate) fn start_empty(&mut self) {
+        self.ready.starts_empty = true;
+    }
+
+    /// Whether this node has entities to serve by: from an earlier run, or as many as a peer has.
+    fn has_entities(&self) -> bool {
+        if !self.ready.starts_empty {
+            return true;
+        }
+        let linked = self.peers.values().filter(|peer| peer.link.is_some());
+        match linked.filter_map(|peer| peer.applied).max() {
+            Some(theirs) => self.news.applied.unwrap_or(0) >= theirs,
+            // From the store, which is back.
+            None => self.ready.loaded && self.news.applied.is_some(),
+        }
+    }
+
     /// Once cluster time is known, asks for what was counted before.
     pub(super) fn watch_clock(&mut self, now: Now) {
         if self.ready.clock_known {
@@ -119,7 +142,7 @@ impl Core {
             return;
         }
         let alone = self.is_alone() && self.knows_strangers(now);
-        if self.ready.may_serve(alone, self.is_behind(), now.mono) {
+        if self.ready.may_serve(alone, self.is_behind(), now.mono) && self.has_entities() {
             self.ready.caught_up = true;
             // From now on it may lead.
             self.members_changed = true;

@@ -39,6 +39,8 @@ pub(super) struct Grounds {
     pub(super) status: Arc<NodeStatus>,
     /// The node's own copy of the cells, if the store is away.
     pub(super) kept: Option<Vec<(Origin, Cell)>>,
+    /// Whether the store is away and nothing of an earlier run is there.
+    pub(super) starts_empty: bool,
 }
 
 impl Joining {
@@ -51,6 +53,7 @@ impl Joining {
             entities,
             status,
             kept,
+            starts_empty,
         } = grounds;
         let clock = Arc::new(ClusterClock::new(clock));
         let follows = status.taking_over();
@@ -75,6 +78,7 @@ impl Joining {
             desk: StoreDesk::start(desk, replies)?,
             replies: answers,
             follows,
+            starts_empty,
         })?;
         let told = handle.clone();
         store.listen(News::new(move || told.tell_news()));

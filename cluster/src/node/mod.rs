@@ -18,7 +18,7 @@ pub use self::open_store::{OpenStore, open_store};
 pub use self::predecessor::Predecessor;
 
 use self::joining::{Grounds, Joining};
-use self::opening::{Known, Opened};
+use self::opening::{Kept, Known, Opened};
 
 use crate::audit::AuditKey;
 use crate::config::ClusterConfig;
@@ -91,7 +91,8 @@ pub struct UsageLog {
 ///
 /// A Postgres that cannot be reached for some seconds does not keep a node from starting that has
 /// run before: it then begins with its last-good entities and its own copy of the cells
-/// ([`Node::degraded`]). To take over needs the store.
+/// ([`Node::degraded`]). In a cluster one that has not run before begins with nothing and waits for
+/// another node to tell it. To take over needs the store.
 pub fn start(config: NodeConfig, clock: Arc<dyn Clock>) -> Result<Node, StartError> {
     let counters = config.counters;
     let joining = config.cluster.map(|config| Joining { config, counters });
@@ -103,7 +104,7 @@ pub fn start(config: NodeConfig, clock: Arc<dyn Clock>) -> Result<Node, StartErr
         false => Entrance::Alone,
     };
     let data_dir = DataDir::open(&config.data_dir, clock.now(), entrance)?;
-    let opened = config.store.open_for(&data_dir)?;
+    let opened = config.store.open_for(&data_dir, joining.is_some())?;
     start_with(data_dir, opened, config.audit, clock, joining)
 }
 
@@ -125,6 +126,7 @@ fn start_with(
         store,
         settled,
         outage,
+        empty,
     } = opened;
     let recovery = Arc::new(Recovery::new(outage.is_some()));
     let keeping = Keeping {
@@ -143,13 +145,15 @@ fn start_with(
     };
     let mut known = Known::of(own, &*store, settled.as_deref(), now)?;
     let joined = joining.map(|joining| {
+        let kept = known.hand_over();
         joining.join(Grounds {
             me,
             clock: Arc::clone(&clock),
             store: Arc::clone(&store),
             entities: entities.clone(),
             status: Arc::clone(&status),
-            kept: known.hand_over(outage.as_deref(), &path)?,
+            starts_empty: empty || matches!(kept, Kept::Nothing),
+            kept: kept.cells(),
         })
     });
     let (mesh, cluster) = joined.transpose()?.unzip();

@@ -20,8 +20,10 @@ pub(super) struct Opened {
     pub(super) store: Arc<dyn Store>,
     /// The settled cells; `None` for a store on the node's own disk, which is never away.
     pub(super) settled: Option<Arc<SettledLog>>,
-    /// Why the store is away. Only if the node's own copies are there.
+    /// Why the store is away. Only if the node's own copies are there, or others may have theirs.
     pub(super) outage: Option<String>,
+    /// Whether it is away and there is no own copy either.
+    pub(super) empty: bool,
 }
 
 impl Opened {
@@ -31,27 +33,32 @@ impl Opened {
             store,
             settled: None,
             outage: None,
+            empty: false,
         }
     }
 
     /// With a copy in `data_dir`. A store that is away is an error unless the node can start without
-    /// it: something of an earlier run is there, and no process of that run.
+    /// it: something of an earlier run is there, and no process of that run. In a cluster the others
+    /// may have what is not there.
     pub(super) fn remote(
         store: Arc<dyn Store>,
         outage: Option<String>,
         data_dir: &DataDir,
+        in_cluster: bool,
     ) -> Result<Self, StartError> {
         let settled = SettledLog::new(data_dir.path());
         if outage.is_none() && data_dir.predecessor().is_none() {
             // What the replay removes from the usage files must stand there, should it be cut short.
             settled.go_on();
         }
+        let mut empty = false;
         if let Some(reason) = &outage {
             if data_dir.predecessor().is_some() {
                 let reason = reason.clone();
                 return Err(StartError::Store(StoreError::Away { reason }));
             }
-            if !settled.exists() || !LastGood::file(data_dir.path()).exists() {
+            empty = !settled.exists() || !LastGood::file(data_dir.path()).exists();
+            if empty && !in_cluster {
                 return Err(StartError::NothingKept {
                     path: data_dir.path().to_owned(),
                     reason: reason.clone(),
@@ -62,6 +69,7 @@ impl Opened {
             store,
             settled: Some(Arc::new(settled)),
             outage,
+            empty,
         })
     }
 
@@ -70,6 +78,14 @@ impl Opened {
         let store = Arc::clone(&self.store);
         match &self.outage {
             None => EntityLog::open(store, key, data_dir),
+            Some(reason) if self.empty => {
+                tracing::warn!(
+                    reason,
+                    "the node starts without the store and with nothing of an earlier run: \
+                     it is not ready until another node has told what it knows"
+                );
+                EntityLog::open_last_good(store, key, data_dir)
+            }
             Some(reason) => {
                 tracing::warn!(
                     reason,
@@ -136,19 +152,34 @@ impl Known {
     }
 
     /// Leaves the cells to the cluster: with those of the store it has them from there, else these
-    /// are all there is. What is not told apart would count twice once the store is back.
-    pub(super) fn hand_over(
-        &mut self,
-        outage: Option<&str>,
-        data_dir: &Path,
-    ) -> Result<Option<Vec<(Origin, Cell)>>, StartError> {
+    /// are all there is, and none at all if they are not told apart: these would count twice once the
+    /// store is back.
+    pub(super) fn hand_over(&mut self) -> Kept {
         self.cells = Vec::new();
         match self.kept.take() {
-            Some((_, true)) => Err(StartError::NothingKept {
-                path: data_dir.to_owned(),
-                reason: outage.unwrap_or_default().to_owned(),
-            }),
-            kept => Ok(kept.map(|(cells, _)| cells)),
+            None => Kept::NotNeeded,
+            Some((_, true)) => Kept::Nothing,
+            Some((cells, false)) => Kept::Cells(cells),
+        }
+    }
+}
+
+/// What the node's own copy gives its cluster.
+#[derive(Debug)]
+pub(super) enum Kept {
+    /// The store is there.
+    NotNeeded,
+    Nothing,
+    Cells(Vec<(Origin, Cell)>),
+}
+
+// === impl Kept ===
+
+impl Kept {
+    pub(super) fn cells(self) -> Option<Vec<(Origin, Cell)>> {
+        match self {
+            Self::Cells(cells) => Some(cells),
+            Self::NotNeeded | Self::Nothing => None,
         }
     }
 }
@@ -168,13 +199,17 @@ impl StoreConfig {
     }
 
     /// As [`StoreConfig::open`], but goes without the store if it is away and `data_dir` allows it.
-    pub(super) fn open_for(&self, data_dir: &DataDir) -> Result<Opened, StartError> {
+    pub(super) fn open_for(
+        &self,
+        data_dir: &DataDir,
+        in_cluster: bool,
+    ) -> Result<Opened, StartError> {
         match self {
             Self::Sqlite { .. } => Ok(Opened::local(self.open()?)),
             Self::Postgres(config) => {
                 let store = PostgresStore::open_or_wait(config).map_err(StartError::Store)?;
                 let outage = store.outage();
-                Opened::remote(Arc::new(store), outage, data_dir)
+                Opened::remote(Arc::new(store), outage, data_dir, in_cluster)
             }
         }
     }

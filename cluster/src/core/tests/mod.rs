@@ -6,6 +6,7 @@ mod fleet;
 mod flushing;
 mod hostile;
 mod limited;
+mod starts;
 mod terms;
 
 use policy::{CounterId, Timestamp};

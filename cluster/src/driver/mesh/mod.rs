@@ -67,6 +67,8 @@ pub(crate) struct MeshParts {
     pub(crate) replies: mpsc::Receiver<StoreReply>,
     /// Whether another process may still have the addresses, and is about to go.
     pub(crate) follows: bool,
+    /// Whether the node knows nothing, so that it must not serve before somebody has told it.
+    pub(crate) starts_empty: bool,
 }
 
 /// A driver that is ready to run.

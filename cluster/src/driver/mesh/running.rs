@@ -89,7 +89,10 @@ pub(super) fn begin(mesh: Mesh, sockets: Sockets) -> io::Result<(Running, Source
     };
     let now = parts.clock.read();
     let core = core_config(&config, parts.me, advertised, grpc_port);
-    let core = Core::new(core, parts.counters, rand::random(), now);
+    let mut core = Core::new(core, parts.counters, rand::random(), now);
+    if parts.starts_empty {
+        core.start_empty();
+    }
     let (happened, happenings) = mpsc::channel(FRAMES);
     let traffic = Traffic::default();
     let local = config.gossip_bind.ip();

@@ -92,6 +92,7 @@ pub(in crate::driver) fn parts(
         desk: StoreDesk::start(desk, replies).unwrap(),
         replies: answers,
         follows: false,
+        starts_empty: false,
     };
     (parts, dir)
 }

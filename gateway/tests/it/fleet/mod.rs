@@ -9,6 +9,7 @@
 
 mod changes;
 mod gossip;
+mod joining;
 mod kills;
 mod leaders;
 mod limits;
