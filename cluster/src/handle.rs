@@ -5,6 +5,7 @@
 //! Owner: the driver owns all state; here are only the ends of its channels. Failure: once the node
 //! has stopped, calls do nothing and blocking ones return at once.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -22,8 +23,12 @@ use crate::transport::keys::{KeyError, Keys};
 use crate::transport::tls::Trust;
 use crate::view::{AppliedOn, ClusterView};
 
-/// Most orders that wait for the driver. It takes them within milliseconds; beyond this it hangs.
+/// Most orders that wait for the driver. It takes them within milliseconds; beyond this it hangs, or
+/// has not begun. Only revocations are kept then.
 const ORDERS: usize = 4_096;
+
+/// Most revocations that wait where there was no room for them.
+const LATE: usize = 65_536;
 
 /// Most findings of one diagnosis that wait to be read; more are left out.
 const FINDINGS: usize = 1_024;
@@ -62,6 +67,8 @@ pub(crate) struct Board {
     view: ArcSwap<ClusterView>,
     posted: Mutex<Posted>,
     bell: Condvar,
+    /// Revocations for which the orders had no room, by hash.
+    late: Mutex<BTreeMap<String, Command>>,
 }
 
 #[derive(Default)]
@@ -237,6 +244,9 @@ impl ClusterHandle {
         match self.shared.orders.try_send(order) {
             // After the end there is nothing to do.
             Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => {}
+            Err(mpsc::error::TrySendError::Full(Order::Command(
+                command @ (Command::Revoke { .. } | Command::RevocationApplied { .. }),
+            ))) => self.shared.board.keep(command),
             // It is not shown: what is announced are bodies of entities.
             Err(mpsc::error::TrySendError::Full(_)) => {
                 tracing::error!("the cluster thread hangs: an order was left out");
@@ -310,6 +320,32 @@ impl Board {
         let posted = self.lock();
         let since = posted.at.filter(|_| !posted.closed);
         since.map_or(Duration::ZERO, |at| at.elapsed())
+    }
+
+    /// Keeps a revocation until the driver asks for it. One that is made here says more than one that
+    /// is in force here.
+    fn keep(&self, command: Command) {
+        let hash = match &command {
+            Command::Revoke { hash, .. } | Command::RevocationApplied { hash } => hash.clone(),
+            _ => return,
+        };
+        let mut late = self.late.lock().unwrap_or_else(PoisonError::into_inner);
+        if late.len() >= LATE && !late.contains_key(&hash) {
+            tracing::error!(
+                "the cluster thread hangs: a revocation is in force on this node alone"
+            );
+            return;
+        }
+        match command {
+            Command::Revoke { .. } => drop(late.insert(hash, command)),
+            command => drop(late.entry(hash).or_insert(command)),
+        }
+    }
+
+    /// The revocations for which there was no room.
+    pub(crate) fn take_late(&self) -> Vec<Command> {
+        let mut late = self.late.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut *late).into_values().collect()
     }
 
     /// No more views will come.

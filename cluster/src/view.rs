@@ -184,6 +184,8 @@ pub struct Figures {
     pub acks_received: u64,
     pub digests_sent: u64,
     pub entities_received: u64,
+    /// Changes of entities too large for a link, each time one was to be sent.
+    pub revisions_too_large: u64,
     pub revocations_received: u64,
     pub outcomes_received: u64,
     /// Outcomes of a term that had passed.

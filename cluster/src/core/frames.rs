@@ -84,11 +84,14 @@ impl Core {
             Frame::Received(id) => self.received(node, id),
             Frame::Applied { revision } => self.applied_there(node, revision, now),
             Frame::Outcome(outcome) => self.outcome_told(node, outcome, now),
-            Frame::Drain => self.members_changed = true,
             Frame::StoreAway { away } => {
                 if let Some(peer) = self.peers.get_mut(&node) {
                     peer.store_away = away;
                 }
+                self.members_changed = true;
+            }
+            Frame::Drain => {
+                self.drain_told(node, now);
                 self.members_changed = true;
             }
             Frame::Configuration(mark) => {
@@ -98,6 +101,13 @@ impl Core {
                 }
             }
             _ => {}
+        }
+    }
+
+    /// The node at the other end of its link is about to go. Gossip says so, too, and may be lost.
+    fn drain_told(&mut self, node: NodeKey, now: Now) {
+        if let Some(origin) = self.link(node).map(|link| link.hello.origin) {
+            self.membership.note_drain(origin, now.mono);
         }
     }
 

@@ -62,7 +62,16 @@ impl Core {
     /// All changes after a revision, in parts that follow one another.
     fn batches(&mut self, mut after: u64, entities: Vec<Entity>) -> Vec<EntityBatch> {
         let mut batches = Vec::new();
-        for entities in in_frames(entities) {
+        let (frames, too_large) = in_frames(entities);
+        if let Some(revision) = too_large {
+            self.figures.revisions_too_large += 1;
+            tracing::error!(
+                revision,
+                "a change of entities is too large for a link: others have it, and what follows it, \
+                 from the store alone"
+            );
+        }
+        for entities in frames {
             let last = entities.last().map_or(after, |entity| entity.revision);
             let id = MessageId(self.rng.random());
             batches.push(EntityBatch {
@@ -183,9 +192,10 @@ impl Core {
     }
 }
 
-/// Cuts a list between revisions, so that each part fits a frame. A revision that fits none ends the
-/// list: what follows must not come without it.
-fn in_frames(entities: Vec<Entity>) -> Vec<Vec<Entity>> {
+/// Cuts a list between revisions, so that each part fits a frame. A revision that fits none, which is
+/// returned too, ends the list: what follows must not come without it.
+fn in_frames(entities: Vec<Entity>) -> (Vec<Vec<Entity>>, Option<u64>) {
+    let mut too_large = None;
     let (mut frames, mut frame, mut bytes) = (Vec::new(), Vec::new(), 0);
     let mut entities = entities.into_iter().peekable();
     while let Some(first) = entities.next() {
@@ -196,6 +206,7 @@ fn in_frames(entities: Vec<Entity>) -> Vec<Vec<Entity>> {
         }
         let size: usize = same.iter().map(weight).sum();
         if size > MOST_BYTES {
+            too_large = Some(revision);
             break;
         }
         if bytes + size > FRAME_BYTES && !frame.is_empty() {
@@ -208,7 +219,7 @@ fn in_frames(entities: Vec<Entity>) -> Vec<Vec<Entity>> {
     if !frame.is_empty() {
         frames.push(frame);
     }
-    frames
+    (frames, too_large)
 }
 
 fn weight(entity: &Entity) -> usize {
@@ -241,7 +252,8 @@ mod tests {
             entity(2, half),
             entity(3, 1),
         ];
-        let frames = in_frames(list);
+        let (frames, too_large) = in_frames(list);
+        assert_eq!(too_large, None);
         let revisions: Vec<Vec<u64>> = frames
             .iter()
             .map(|frame| frame.iter().map(|entity| entity.revision).collect())
@@ -252,8 +264,8 @@ mod tests {
     #[test]
     fn nothing_comes_after_a_revision_that_fits_no_frame() {
         let list = vec![entity(1, 10), entity(2, MOST_BYTES), entity(3, 10)];
-        let frames = in_frames(list);
-        assert_eq!(frames.len(), 1);
+        let (frames, too_large) = in_frames(list);
+        assert_eq!((frames.len(), too_large), (1, Some(2)));
         assert_eq!(frames[0][0].revision, 1);
     }
 }

@@ -17,8 +17,8 @@ use crate::view::AppliedOn;
 /// Most revocations that are known besides the store's. Beyond it the oldest are left to the store.
 const MOST: usize = 65_536;
 
-/// Most that are shown with the number of nodes they are in force on.
-const SHOWN: usize = 256;
+/// Most that are shown with the number of nodes they are in force on: who revokes one looks there.
+const SHOWN: usize = 4_096;
 
 /// How many of the newest are told to whoever comes, though the store has them.
 const NEWEST: usize = 500;
@@ -42,6 +42,8 @@ pub(super) struct Revocations {
     /// Which hashes a message had, until it is answered.
     sent: BTreeMap<MessageId, (NodeKey, Vec<String>)>,
     sent_order: VecDeque<MessageId>,
+    /// What nodes that came are still to be told. A link has no room for all at once.
+    untold: BTreeMap<NodeKey, Vec<String>>,
     /// Messages of peers to be answered once all of these are in force here.
     owed: Vec<(NodeKey, MessageId, BTreeSet<String>)>,
 }
@@ -85,6 +87,7 @@ impl Revocations {
 
     /// Answers of this node will not come.
     pub(super) fn unlinked(&mut self, node: NodeKey) {
+        self.untold.remove(&node);
         self.owed.retain(|(to, ..)| *to != node);
         self.sent.retain(|_, (to, _)| *to != node);
         let sent = &self.sent;
@@ -173,6 +176,7 @@ impl Core {
     }
 
     pub(super) fn received(&mut self, node: NodeKey, id: MessageId) {
+        self.send_untold(node);
         let Some((_, hashes)) = self.revocations.sent.remove(&id) else {
             return;
         };
@@ -183,7 +187,8 @@ impl Core {
         }
     }
 
-    /// Everything the store does not have, and the newest, to a node that has just come.
+    /// Everything the store does not have, and the newest, to a node that has just come; a part with
+    /// each answer.
     pub(super) fn send_revocations(&mut self, node: NodeKey) {
         let set = &self.revocations;
         let newest: BTreeSet<&String> = set.order.iter().rev().take(NEWEST).collect();
@@ -193,8 +198,20 @@ impl Core {
             .filter(|(hash, entry)| !entry.persisted || newest.contains(hash))
             .map(|(hash, _)| hash.clone())
             .collect();
-        for hashes in open.chunks(PER_FRAME) {
-            self.send_some(node, hashes.to_vec());
+        self.revocations.untold.insert(node, open);
+        self.send_untold(node);
+    }
+
+    fn send_untold(&mut self, node: NodeKey) {
+        let Some(untold) = self.revocations.untold.get_mut(&node) else {
+            return;
+        };
+        let some = untold.split_off(untold.len().saturating_sub(PER_FRAME));
+        if untold.is_empty() {
+            self.revocations.untold.remove(&node);
+        }
+        if !some.is_empty() {
+            self.send_some(node, some);
         }
     }
 

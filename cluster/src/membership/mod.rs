@@ -167,6 +167,11 @@ impl Membership {
         }
     }
 
+    /// A member said over its link that it is about to go.
+    pub(crate) fn note_drain(&mut self, origin: Origin, now: Duration) {
+        self.note(Notice::new(origin, Intent::Drain), now);
+    }
+
     /// All other members, also those that are down or left, by node.
     pub(crate) fn members(&self) -> impl Iterator<Item = &Member> {
         self.members.values()

@@ -50,6 +50,7 @@ pub(super) struct ClusterSeries {
     cells_refused: IntCounterVec,
     outcomes_refused: IntCounter,
     gaps: IntCounter,
+    too_large: IntCounter,
     cells: IntGauge,
     origins: IntGauge,
     unflushed: IntGauge,
@@ -88,6 +89,7 @@ impl ClusterSeries {
             cells_refused: make.counters("tyr_cluster_cells_refused_total", "Counts of other nodes that do not count here.", &["reason"]),
             outcomes_refused: make.counter("tyr_cluster_outcomes_refused_total", "Results of leaders that were damaged, or told under a term that was never given."),
             gaps: make.counter("tyr_cluster_gaps_total", "Messages that came after others were lost; these were asked for again."),
+            too_large: make.counter("tyr_cluster_revisions_too_large_total", "Changes of entities too large for a link: others have them from the store alone."),
             cells: make.gauge("tyr_cluster_cells", "Counts of all nodes that are kept."),
             origins: make.gauge("tyr_cluster_origins", "Processes whose counts are kept."),
             unflushed: make.gauge("tyr_cluster_unflushed_cells", "Counts of this node that the store does not have."),
@@ -221,6 +223,7 @@ impl ClusterSeries {
             raise(&self.member_changes.with_label_values(&[to]), total);
         }
         raise(&self.gaps, figures.gaps);
+        raise(&self.too_large, figures.revisions_too_large);
         self.cells.set(whole(figures.cells));
         self.origins.set(whole(figures.origins));
         self.unflushed.set(whole(figures.unflushed));

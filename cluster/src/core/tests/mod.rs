@@ -7,6 +7,7 @@ mod flushing;
 mod hostile;
 mod limited;
 mod starts;
+mod telling;
 mod terms;
 
 use policy::{CounterId, Timestamp};

@@ -270,6 +270,9 @@ impl Running {
         if std::mem::replace(&mut self.read, revision) != revision {
             self.tell_quietly(Input::EntitiesRead { revision });
         }
+        for command in self.outlets.board.take_late() {
+            self.tell(Input::Command(command));
+        }
         let now = self.now();
         self.core.tick(now);
         self.clock.follow(now, self.core.offset());

@@ -395,3 +395,26 @@ fn without_a_secret_everything_has_to_stay_on_this_machine() {
     a.stop();
     b.stop();
 }
+
+#[test]
+fn a_revocation_for_which_orders_have_no_room_is_not_lost() {
+    let store = FlakyStore::default();
+    let (parts, _dir) = parts(&store, 1, config("node-a", &[1], &[]));
+    let (mesh, handle) = Mesh::open(parts).unwrap();
+    // Nobody takes them yet.
+    for revision in 0..5_000 {
+        handle.applied(revision);
+    }
+    for hash in ["aa", "bb"] {
+        handle.revoke(hash, &crate::testing::change(hash));
+        handle.revocation_applied(hash);
+    }
+    let (stop, thread) = run(mesh);
+    let known = |view: &ClusterView| {
+        let mut hashes = ["aa", "bb"].iter();
+        hashes.all(|hash| view.revocations.get(*hash).is_some_and(|of| of.on == 1))
+    };
+    assert!(handle.wait_view(PATIENCE, known));
+    drop(stop);
+    thread.join().unwrap();
+}

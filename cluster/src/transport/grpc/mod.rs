@@ -31,6 +31,7 @@ pub(crate) use self::room::{FRAMES, Room, Taken};
 pub(crate) use self::server::serve;
 use super::tls::Trust;
 use super::traffic::Traffic;
+use crate::convert::FRAME_BYTES;
 use crate::data_dir::NodeKey;
 use crate::message::{Frame, Hello};
 
@@ -43,8 +44,8 @@ const SILENCE: Duration = Duration::from_secs(3);
 /// For the TLS handshake, and for the other side's hello.
 const GREETING: Duration = Duration::from_secs(5);
 
-/// Most bytes of frames that wait to be sent over one link.
-const MOST_QUEUED: usize = 64 << 20;
+/// Most bytes of frames that wait to be sent over one link: two of the largest.
+const MOST_QUEUED: usize = 2 * FRAME_BYTES;
 
 /// Most frames that wait to be sent over one link.
 const QUEUED_FRAMES: usize = 8_192;
