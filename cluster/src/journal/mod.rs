@@ -216,7 +216,12 @@ fn resume(
         path: data_dir.path().to_owned(),
         source,
     };
-    let mut contents = settled.take_up().map_err(failed)?;
+    // Without one there is none until the store has said what it has: an empty one would be taken for
+    // all there was.
+    let mut contents = match settled.exists() {
+        true => settled.take_up().map_err(failed)?,
+        false => Contents::default(),
+    };
     for (id, len) in folder.segments().map_err(failed)? {
         let origin = Origin {
             node: data_dir.node_key(),

@@ -6,10 +6,11 @@
 
 use std::sync::Arc;
 
-use policy::{Cell, Clock, CounterTable};
+use policy::{Clock, CounterTable};
 use tokio::sync::mpsc;
 
 use super::desk::{DeskParts, StoreDesk};
+use super::opening::Kept;
 use crate::config::ClusterConfig;
 use crate::driver::{ClusterClock, Mesh, MeshParts};
 use crate::entity::EntityLog;
@@ -38,9 +39,9 @@ pub(super) struct Grounds {
     pub(super) entities: EntityLog,
     pub(super) status: Arc<NodeStatus>,
     /// The node's own copy of the cells, if the store is away.
-    pub(super) kept: Option<Vec<(Origin, Cell)>>,
+    pub(super) kept: Kept,
     /// Whether the store is away and nothing of an earlier run is there.
-    pub(super) starts_empty: bool,
+    pub(super) empty: bool,
 }
 
 impl Joining {
@@ -53,8 +54,9 @@ impl Joining {
             entities,
             status,
             kept,
-            starts_empty,
+            empty,
         } = grounds;
+        let starts_empty = empty || matches!(kept, Kept::Nothing);
         let clock = Arc::new(ClusterClock::new(clock));
         let follows = status.taking_over();
         let (replies, answers) = mpsc::channel(ANSWERS);
@@ -66,7 +68,7 @@ impl Joining {
             me,
             name: self.config.node_id.clone(),
             region: self.config.region.clone(),
-            kept,
+            kept: kept.cells(),
             fatal: self.config.fatal,
         };
         let (mesh, handle) = Mesh::open(MeshParts {

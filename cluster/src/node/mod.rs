@@ -18,7 +18,7 @@ pub use self::open_store::{OpenStore, open_store};
 pub use self::predecessor::Predecessor;
 
 use self::joining::{Grounds, Joining};
-use self::opening::{Kept, Known, Opened};
+use self::opening::{Known, Opened};
 
 use crate::audit::AuditKey;
 use crate::config::ClusterConfig;
@@ -27,7 +27,7 @@ use crate::driver::Driver;
 use crate::entity::EntityLog;
 use crate::error::{StartError, StoreError};
 use crate::handle::ClusterHandle;
-use crate::journal::{Journal, Keeping, Recorder, Recovery, Sizes};
+use crate::journal::{Journal, Recorder, Recovery, Sizes};
 use crate::origin::Origin;
 use crate::record::UsageRecord;
 use crate::status::NodeStatus;
@@ -122,51 +122,39 @@ fn start_with(
     status.set_taking_over(predecessor.is_some());
     status.note_store(opened.outage.as_ref());
     let entities = opened.entities(audit, &path)?;
+    let keeping = opened.keeping(&entities, joining.is_some());
+    let recovery = Arc::clone(&keeping.recovery);
     let Opened {
         store,
         settled,
-        outage,
         empty,
+        ..
     } = opened;
-    let recovery = Arc::new(Recovery::new(outage.is_some()));
-    let keeping = Keeping {
-        entities: Some(entities.clone()),
-        settled: settled.clone(),
-        recovery: Arc::clone(&recovery),
-        in_cluster: joining.is_some(),
-    };
     let (stored, shared) = (Arc::clone(&store), Arc::clone(&status));
     let (journal, own) = Journal::start(data_dir, stored, keeping, shared, Sizes::default())?;
     let beside = predecessor.is_some();
     // Of a cluster's windows its own time says which have passed; that is not known yet.
-    let now = match joining {
-        Some(_) => Timestamp(0),
-        None => clock.now(),
-    };
+    let now = joining
+        .as_ref()
+        .map_or_else(|| clock.now(), |_| Timestamp(0));
     let mut known = Known::of(own, &*store, settled.as_deref(), now)?;
     let joined = joining.map(|joining| {
-        let kept = known.hand_over();
         joining.join(Grounds {
             me,
             clock: Arc::clone(&clock),
             store: Arc::clone(&store),
             entities: entities.clone(),
             status: Arc::clone(&status),
-            starts_empty: empty || matches!(kept, Kept::Nothing),
-            kept: kept.cells(),
+            empty,
+            kept: known.hand_over(),
         })
     });
     let (mesh, cluster) = joined.transpose()?.unzip();
     // In a cluster they are an origin like others.
     let predecessor = predecessor.filter(|_| cluster.is_none()).map(|boot| {
         let (store, status) = (Arc::clone(&store), Arc::clone(&status));
-        Predecessor::new(
-            Origin { boot, ..me },
-            known.position,
-            store,
-            status,
-            settled,
-        )
+        let origin = Origin { boot, ..me };
+        Predecessor::new(origin, known.position, store, status, settled)
     });
     let clock = cluster.as_ref().map_or(clock, ClusterHandle::clock);
     let (recorder, recovering) = (journal.recorder(), Arc::clone(&recovery));

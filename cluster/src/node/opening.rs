@@ -10,6 +10,7 @@ use crate::audit::AuditKey;
 use crate::data_dir::DataDir;
 use crate::entity::{EntityLog, LastGood};
 use crate::error::{StartError, StoreError};
+use crate::journal::{Keeping, Recovery};
 use crate::origin::Origin;
 use crate::settled::{Contents, SettledLog};
 use crate::store::{Position, PostgresStore, SqliteStore, Store, sums};
@@ -71,6 +72,16 @@ impl Opened {
             outage,
             empty,
         })
+    }
+
+    /// What the journal is to keep in step.
+    pub(super) fn keeping(&self, entities: &EntityLog, in_cluster: bool) -> Keeping {
+        Keeping {
+            entities: Some(entities.clone()),
+            settled: self.settled.clone(),
+            recovery: Arc::new(Recovery::new(self.outage.is_some())),
+            in_cluster,
+        }
     }
 
     /// The entities of the store, or those that the node kept.

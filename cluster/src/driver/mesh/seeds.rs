@@ -200,7 +200,8 @@ mod tests {
     #[test]
     fn who_is_named_and_the_place_of_this_node() {
         // (names and what they mean, others, unknown, rank)
-        let cases: [(&[(&str, &[&str])], usize, u64, Option<u64>); 7] = [
+        type Named = &'static [(&'static str, &'static [&'static str])];
+        let cases: [(Named, usize, u64, Option<u64>); 7] = [
             // Each by its name, the own among them.
             (
                 &[

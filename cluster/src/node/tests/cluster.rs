@@ -372,3 +372,31 @@ fn without_the_store_a_member_counts_what_it_kept() {
     until("what the store has counts", || count.total(NOW) == 10);
     node.stop();
 }
+
+#[test]
+fn a_member_without_an_earlier_run_starts_while_the_store_is_away_and_is_not_ready() {
+    let mut server = Postgres::start(None);
+    let database = server.database();
+    let dir = tempfile::tempdir().unwrap();
+    server.stop();
+    // Twice: what the first start leaves is no earlier run.
+    for boot in [1_000, 2_000] {
+        let node = start(member(dir.path(), &server, &database), clock(boot)).unwrap();
+        let handle = node.cluster().unwrap();
+        assert!(node.degraded());
+        // Longer than one waits that has kept something.
+        let served = handle.wait_view(Duration::from_secs(11), |view| view.caught_up);
+        assert!(!served, "{:?}", handle.view());
+        if boot == 2_000 {
+            server.resume();
+            // The store has the counts; somebody polls the entities.
+            until("the node is ready", || {
+                if node.entities().poll().is_ok() {
+                    handle.applied(node.entities().revision());
+                }
+                handle.is_caught_up()
+            });
+        }
+        node.stop();
+    }
+}

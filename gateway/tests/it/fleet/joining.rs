@@ -58,7 +58,12 @@ fn a_node_with_an_empty_folder_that_reaches_nobody_waits() {
     fs::remove_dir_all(&folder).expect("its folder");
     fleet.nodes[1].launch_again();
     let waits = &fleet.nodes[1];
-    waits.await_log(&["nothing of an earlier run"]);
+    let told = within(WHOLE, || {
+        let log = waits.process.log();
+        log.contains("nothing of an earlier run").then_some(())
+    });
+    told.expect("it says that it has nothing");
+    within(WHOLE, || waits.readyz()).expect("its admin port is open");
     // Longer than a node waits that has something.
     let ready = within(Duration::from_secs(15), || {
         (waits.readyz() == Some(200)).then_some(())
