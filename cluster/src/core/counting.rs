@@ -33,7 +33,7 @@ const SPEAKING: Duration = Duration::from_secs(2);
 /// Cells, and the counters they are of.
 #[derive(Debug)]
 pub(super) struct Counting {
-    me: Origin,
+    pub(super) me: Origin,
     pub(super) table: Arc<CounterTable>,
     pub(super) store: CellStore,
     pub(super) counters: Slots<Tracked>,
@@ -42,9 +42,11 @@ pub(super) struct Counting {
     /// To be judged again.
     pub(super) stale: BTreeSet<Slot>,
     /// Processes whose holds no longer count.
-    gone: BTreeSet<Origin>,
+    pub(super) gone: BTreeSet<Origin>,
+    /// Earlier processes under this node's name that had another key: its disk was lost.
+    pub(super) predecessors: BTreeSet<Origin>,
     /// Whether all live members tell their holds.
-    holds: bool,
+    pub(super) holds: bool,
     pub(super) next_sync: Duration,
     last_published: Option<Duration>,
     next_nothing: Duration,
@@ -65,6 +67,7 @@ impl Counting {
             dirty: BTreeSet::new(),
             stale: BTreeSet::new(),
             gone: BTreeSet::new(),
+            predecessors: BTreeSet::new(),
             holds: true,
             next_sync: now,
             last_published: None,
@@ -97,10 +100,6 @@ impl Counting {
             .find_or_insert(counter.text(), || Tracked::new(Some(Arc::clone(counter))))
     }
 
-    fn holds_count(&self, origin: Origin) -> bool {
-        self.holds && !self.gone.contains(&origin)
-    }
-
     /// Takes over one cell of another origin; tells by how much its total grew.
     fn merge(
         &mut self,
@@ -129,7 +128,7 @@ impl Counting {
             .is_none_or(|cells| cells.state((slot, cell.epoch)).is_none());
         match self.store.merge(origin, (slot, cell.epoch), state, now) {
             Merged::News { before, after } => {
-                let (counts, past) = (self.holds_count(origin), origin.node == self.me.node);
+                let (counts, past) = (self.holds_count(origin), self.is_past(origin));
                 if let Some(tracked) = self.counters.at_mut(slot) {
                     tracked.cells += usize::from(new);
                     let (from, to) = (counted(before, counts), counted(after, counts));
@@ -150,59 +149,6 @@ impl Counting {
         }
     }
 
-    /// From now on the holds of a process count, or do not.
-    fn switch_holds(&mut self, origin: Origin, on: bool, now: Timestamp) {
-        let Some(cells) = self.store.origin(origin) else {
-            return;
-        };
-        for ((slot, epoch), state) in cells.iter().filter(|(_, state)| state.held > 0) {
-            let Some(tracked) = self.counters.at_mut(slot) else {
-                continue;
-            };
-            let (with, without) = (counted(state.amounts(), true), state.used);
-            let (from, to) = if on { (without, with) } else { (with, without) };
-            tracked.change(origin.node == self.me.node, epoch, from, to, now);
-            let (from, to) = if on { (0, state.held) } else { (state.held, 0) };
-            tracked.change_held(from, to);
-            self.stale.insert(slot);
-        }
-    }
-
-    /// Sets which processes are gone, so that their holds are over.
-    pub(super) fn set_gone(&mut self, gone: BTreeSet<Origin>, now: Timestamp) {
-        if gone == self.gone {
-            return;
-        }
-        let before = std::mem::replace(&mut self.gone, gone);
-        if !self.holds {
-            return;
-        }
-        let after = self.gone.clone();
-        for origin in after.difference(&before) {
-            self.switch_holds(*origin, false, now);
-        }
-        for origin in before.difference(&after) {
-            self.switch_holds(*origin, true, now);
-        }
-    }
-
-    /// Sets whether holds of others count at all.
-    pub(super) fn set_holds(&mut self, on: bool, me: Origin, now: Timestamp) {
-        if on == self.holds {
-            return;
-        }
-        self.holds = on;
-        let others: Vec<Origin> = self
-            .store
-            .origins()
-            .map(|(origin, _)| origin)
-            .filter(|origin| *origin != me && !self.gone.contains(origin))
-            .collect();
-        for origin in others {
-            self.switch_holds(origin, on, now);
-        }
-    }
-
     /// Removes what has expired, a part at a time.
     fn sweep(&mut self, me: Origin, live: &BTreeSet<Origin>, now: Timestamp) {
         let mut removed = Vec::new();
@@ -214,6 +160,7 @@ impl Counting {
         );
         for cell in removed {
             let counts = self.holds_count(cell.origin);
+            let past = self.is_past(cell.origin);
             let (slot, epoch) = cell.key;
             let Some(tracked) = self.counters.at_mut(slot) else {
                 continue;
@@ -222,7 +169,6 @@ impl Counting {
             if cell.origin == me {
                 continue;
             }
-            let past = cell.origin.node == me.node;
             tracked.change(past, epoch, counted(cell.amounts, counts), 0, now);
             if counts {
                 tracked.change_held(cell.amounts.held, 0);
@@ -577,7 +523,7 @@ impl Core {
     }
 }
 
-fn counted(amounts: Amounts, holds: bool) -> u64 {
+pub(super) fn counted(amounts: Amounts, holds: bool) -> u64 {
     match holds {
         true => amounts.used.saturating_add(amounts.held),
         false => amounts.used,

@@ -121,6 +121,10 @@ impl Core {
         let may_load = self.ready.clock_known && !waits(self.flush.asked_load);
         if may_load && self.flush.next_load.is_some_and(|at| mono >= at) {
             self.flush.asked_load = Some(mono);
+            if !self.ready.loaded {
+                // Who was this node before is known before it counts.
+                self.ask(StoreRequest::Heartbeats);
+            }
             self.ask(StoreRequest::LoadCells);
         }
         self.beat(mono);
@@ -258,6 +262,7 @@ impl Core {
         match reply {
             StoreReply::Heartbeat(result) => self.heartbeats.answered(result.is_ok()),
             StoreReply::Heartbeats(Ok(rows)) => {
+                self.watch_predecessors(&rows, now);
                 self.heartbeats.read(self.config.me.node, &rows, now.mono);
             }
             StoreReply::LoadCells(result) => self.cells_loaded(result.as_deref(), now),

@@ -32,8 +32,11 @@ const NEAR_TENTHS: u128 = 5;
 /// D before anything was measured.
 const FIRST_DELAY: Duration = Duration::from_millis(50);
 
+/// The number of a node that has no part of what does not divide evenly.
+const LAST: u64 = u32::MAX as u64;
+
 /// No share of a strict limit at all: its state cannot be known.
-const NOTHING: (u64, u64) = (u32::MAX as u64, u32::MAX as u64);
+const NOTHING: (u64, u64) = (LAST, LAST);
 
 /// Which limits are judged when.
 #[derive(Debug)]

@@ -26,6 +26,7 @@ mod revoke;
 mod show;
 mod split;
 mod tracked;
+mod whose;
 
 #[cfg(test)]
 mod tests;
@@ -269,6 +270,7 @@ impl Core {
         self.watch_split(now);
         self.go_by_own_clock();
         self.watch_clock(now);
+        self.watch_predecessors(&[], now);
         self.watch_ready(now);
         let holds = self.lacking(CAP_HOLDS).is_empty();
         self.counting.set_holds(holds, self.config.me, now.wall);

@@ -7,6 +7,8 @@ use super::{Core, MemberState, Now};
 use crate::data_dir::NodeKey;
 use crate::membership::{Identity, Member};
 use crate::message::{CAP_HOLDS, ConfigurationMark};
+#[cfg(test)]
+use crate::origin::Origin;
 use crate::view::{
     ClusterView, DegradedReason, Figures, LeadersView, LimitView, MemberView, TermView,
     VIEW_LIMITS, WaitingFeature,
@@ -17,6 +19,10 @@ const VIEW_MEMBERS: usize = 512;
 
 /// A clock that is further off is a reason for concern.
 const SKEW_MS: u64 = 100;
+
+/// Amounts by counter and epoch.
+#[cfg(test)]
+type CountedOf = std::collections::BTreeMap<(String, i64), u64>;
 
 impl Core {
     /// The cluster as this node sees it.
@@ -52,6 +58,33 @@ impl Core {
             revocations: self.revocations.shown(&live),
             figures: self.figures_now(now),
         }
+    }
+
+    /// What this node has of a process's cells: settled, by counter and epoch.
+    #[cfg(test)]
+    pub(crate) fn counted_of(&self, origin: Origin) -> CountedOf {
+        let cells = self.counting.store.origin(origin).into_iter();
+        cells
+            .flat_map(|cells| cells.iter())
+            .filter(|(_, state)| state.used > 0)
+            .map(|((slot, epoch), state)| {
+                let text = self.counting.counters.text(slot).map(ToString::to_string);
+                let key = (text.unwrap_or_default(), epoch);
+                (key, state.used)
+            })
+            .collect()
+    }
+
+    /// Which revision of entities each linked process is taken to serve by.
+    #[cfg(test)]
+    pub(crate) fn applied_by(&self) -> Vec<(Origin, u64)> {
+        let peers = self.peers.iter();
+        peers
+            .filter_map(|(node, peer)| {
+                let origin = self.membership.by_node(*node)?.origin();
+                Some((origin, peer.applied?))
+            })
+            .collect()
     }
 
     fn member_views(&self, now: Now) -> Vec<MemberView> {

@@ -13,6 +13,8 @@ use std::collections::HashSet;
 use policy::Timestamp;
 
 pub(crate) use self::last_good::LastGood;
+#[cfg(test)]
+pub(crate) use self::log::Offers;
 pub(crate) use self::log::announce;
 pub use self::log::{EntityLog, Persisted};
 

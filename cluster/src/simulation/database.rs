@@ -12,6 +12,7 @@ use policy::Timestamp;
 
 use super::clock::true_time;
 use super::scenario::Sabotage;
+use super::shelf::Entities;
 use crate::core::{GONE, HeartbeatRow, StoreReply, StoreRequest};
 use crate::data_dir::NodeKey;
 use crate::entity::Entity;
@@ -169,12 +170,25 @@ impl Database {
         self.given.get(&key).copied()
     }
 
-    pub(super) fn write(&mut self, name: String, now: Duration) -> Entity {
+    /// The newest state of each entity, as it was at a revision.
+    pub(super) fn entities_at(&self, revision: u64) -> Entities {
+        let until = self.entities.iter();
+        let until = until.filter(|entity| entity.revision <= revision);
+        until
+            .map(|entity| ((entity.kind.clone(), entity.name.clone()), entity.clone()))
+            .collect()
+    }
+
+    pub(super) fn revision(&self) -> u64 {
+        self.entities.len() as u64
+    }
+
+    pub(super) fn write(&mut self, name: String, body: Option<Box<str>>, now: Duration) -> Entity {
         let entity = Entity {
             kind: "virtual_key".to_owned(),
             name,
             revision: self.entities.len() as u64 + 1,
-            body: Some("{}".into()),
+            body,
             changed_at: true_time(now),
         };
         self.entities.push(entity.clone());
@@ -275,7 +289,7 @@ impl Database {
         true
     }
 
-    fn entities_since(&self, after: u64) -> Vec<Entity> {
+    pub(super) fn entities_since(&self, after: u64) -> Vec<Entity> {
         let all = self.entities.iter();
         all.filter(|entity| entity.revision > after)
             .cloned()

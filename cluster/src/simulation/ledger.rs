@@ -32,6 +32,9 @@ pub(super) struct Account {
     pub(super) settled: BTreeMap<(Origin, i64), u64>,
     /// The same with open holds, of all processes.
     counted: BTreeMap<i64, u64>,
+    /// Of that, what each node has admitted, by whichever process; only of limits that are strict.
+    by_node: BTreeMap<(usize, i64), u64>,
+    strict: bool,
     /// What requests have asked for, all nodes together, by step.
     offered: Vec<u64>,
     /// By how much what was admitted has passed the limit at most.
@@ -44,6 +47,7 @@ pub(super) struct Account {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Held {
     pub(super) account: usize,
+    node: usize,
     epoch: i64,
     amount: u64,
 }
@@ -60,6 +64,8 @@ impl Ledger {
                 limit: spec.amount,
                 settled: BTreeMap::new(),
                 counted: BTreeMap::new(),
+                by_node: BTreeMap::new(),
+                strict: spec.is_strict(),
                 offered: Vec::new(),
                 worst: 0,
                 worst_part: 0.0,
@@ -81,12 +87,19 @@ impl Ledger {
     }
 
     /// A process whose clock says `wall` has admitted this much.
-    pub(super) fn hold(&mut self, account: usize, amount: u64, wall: Timestamp) -> Held {
+    pub(super) fn hold(
+        &mut self,
+        node: usize,
+        account: usize,
+        amount: u64,
+        wall: Timestamp,
+    ) -> Held {
         let books = &mut self.accounts[account];
         let epoch = books.id.epoch(wall);
-        *books.counted.entry(epoch).or_default() += amount;
+        books.add(node, epoch, amount);
         Held {
             account,
+            node,
             epoch,
             amount,
         }
@@ -98,15 +111,18 @@ impl Ledger {
         if let Some(counted) = books.counted.get_mut(&held.epoch) {
             *counted = counted.saturating_sub(held.amount);
         }
+        if let Some(counted) = books.by_node.get_mut(&(held.node, held.epoch)) {
+            *counted = counted.saturating_sub(held.amount);
+        }
     }
 
     /// A process has settled this much.
-    pub(super) fn settle(&mut self, origin: Origin, charge: &Charge) -> Option<usize> {
+    pub(super) fn settle(&mut self, node: usize, origin: Origin, charge: &Charge) -> Option<usize> {
         let mut accounts = self.accounts.iter();
         let account = accounts.position(|books| books.text == charge.counter)?;
         let books = &mut self.accounts[account];
         *books.settled.entry((origin, charge.epoch)).or_default() += charge.amount;
-        *books.counted.entry(charge.epoch).or_default() += charge.amount;
+        books.add(node, charge.epoch, charge.amount);
         Some(account)
     }
 }
@@ -114,6 +130,22 @@ impl Ledger {
 // === impl Account ===
 
 impl Account {
+    fn add(&mut self, node: usize, epoch: i64, amount: u64) {
+        *self.counted.entry(epoch).or_default() += amount;
+        if self.strict {
+            *self.by_node.entry((node, epoch)).or_default() += amount;
+        }
+    }
+
+    /// What counts of a strict limit, of each node by the clock that it counts by.
+    pub(super) fn total_by(&self, wall: impl Fn(usize) -> Timestamp) -> u64 {
+        let counted = self.by_node.iter();
+        counted
+            .filter(|((node, epoch), _)| self.counts(*epoch, wall(*node)))
+            .map(|(_, amount)| amount)
+            .sum()
+    }
+
     /// What counts at this time, holds included.
     pub(super) fn total(&self, wall: Timestamp) -> u64 {
         let counted = self.counted.iter().rev();

@@ -24,6 +24,9 @@ pub(super) struct Links {
     links: Vec<Option<Link>>,
     /// By node, those that are up.
     of_node: Vec<Vec<u64>>,
+    /// The first frames that were sent, as many as are to be kept.
+    pub(super) carried: Vec<Frame>,
+    pub(super) keeps: usize,
 }
 
 /// One link.
@@ -59,7 +62,17 @@ impl Links {
         Self {
             links: vec![None],
             of_node: vec![Vec::new(); nodes],
+            ..Self::default()
         }
+    }
+
+    /// The link that two nodes have.
+    pub(super) fn between(&self, one: usize, other: usize) -> Option<u64> {
+        let joins = |number: &u64| {
+            let link = self.link(*number);
+            link.is_some_and(|link| link.ends.contains(&other))
+        };
+        self.of_node[one].iter().copied().find(joins)
     }
 
     pub(super) fn add(&mut self, ends: [usize; 2], lives: [Life; 2], keys: [NodeKey; 2]) -> u64 {
@@ -95,11 +108,7 @@ impl Links {
 
     /// Whether two nodes have a link.
     pub(super) fn joined(&self, one: usize, other: usize) -> bool {
-        let mut links = self.of_node[one].iter();
-        links.any(|number| {
-            self.link(*number)
-                .is_some_and(|link| link.ends.contains(&other))
-        })
+        self.between(one, other).is_some()
     }
 
     /// Sends a frame from one end; tells when the lane is to be looked at, if it was empty. `Err`:
@@ -115,6 +124,9 @@ impl Links {
         let Some(Some(link)) = self.links.get_mut(place(number)) else {
             return Ok(None);
         };
+        if self.carried.len() < self.keeps {
+            self.carried.push(frame.clone());
+        }
         let lane = &mut link.lanes[side(link.ends, from)];
         if lane.underway.len() >= MOST_UNDERWAY {
             return Err(());

@@ -38,6 +38,7 @@ pub(super) struct LimitSpec {
     pub(super) every: &'static str,
     pub(super) window: WindowKind,
     pub(super) amount: u64,
+    pub(super) enforcement: Enforcement,
 }
 
 /// Who has a limit.
@@ -55,6 +56,8 @@ pub(super) struct Request {
     pub(super) key: usize,
     /// Of the prompt and the predicted answer.
     pub(super) predicted: u64,
+    /// Of the prompt and the longest answer that it may ask for: never less than what it uses.
+    pub(super) most: u64,
     /// In the end; 0: it failed.
     pub(super) used: u64,
     pub(super) open_for: Duration,
@@ -65,6 +68,9 @@ pub(super) const TOKEN_COST: u64 = 2_000;
 
 /// Mean tokens of a request.
 const MEAN_TOKENS: f64 = 300.0;
+
+/// Tokens of the longest answer.
+const MOST_ANSWER: u64 = 2_000;
 
 // === impl Load ===
 
@@ -93,6 +99,7 @@ impl Load {
                 every: "20s",
                 window: WindowKind::Sliding,
                 amount: amount as u64,
+                enforcement: Enforcement::Eventual,
             });
         }
         limits.push(LimitSpec {
@@ -101,6 +108,7 @@ impl Load {
             every: "1h",
             window: WindowKind::Fixed,
             amount: (rate * MEAN_TOKENS * chance.pick(&[10.0, 40.0, 400.0])) as u64 * TOKEN_COST,
+            enforcement: Enforcement::Eventual,
         });
         if chance.happens(0.4) {
             limits.push(LimitSpec {
@@ -109,20 +117,24 @@ impl Load {
                 every: "",
                 window: WindowKind::Sliding,
                 amount: (rate * 0.5) as u64 + 1,
+                enforcement: Enforcement::Eventual,
             });
         }
+        let open_for = *chance.pick(&[
+            Duration::from_millis(100),
+            Duration::from_millis(600),
+            Duration::from_secs(3),
+        ]);
+        let skewed = chance.happens(0.25);
+        limits.extend(strict(chance, rate, nodes));
         Self {
             rate,
             keys,
             evenly: false,
             limits,
-            open_for: *chance.pick(&[
-                Duration::from_millis(100),
-                Duration::from_millis(600),
-                Duration::from_secs(3),
-            ]),
+            open_for,
             failing: 0.05,
-            skewed: chance.happens(0.25),
+            skewed,
         }
     }
 
@@ -144,6 +156,7 @@ impl Load {
         Request {
             key,
             predicted: prompt + predicted,
+            most: prompt + MOST_ANSWER,
             used: if failed { 0 } else { prompt + used },
             open_for: chance.exponential(self.open_for).min(self.open_for * 6),
         }
@@ -168,7 +181,12 @@ impl LimitSpec {
             every,
             window: WindowKind::Sliding,
             amount: (amount as u64).max(2),
+            enforcement: Enforcement::Eventual,
         }
+    }
+
+    pub(super) fn is_strict(&self) -> bool {
+        self.enforcement == Enforcement::Strict
     }
 
     pub(super) fn id(&self) -> CounterId {
@@ -188,7 +206,15 @@ impl LimitSpec {
         }
     }
 
-    /// What a request asks of it, by the tokens it is predicted to use.
+    /// What a request holds of it.
+    pub(super) fn held(&self, request: &Request) -> u64 {
+        self.asked(match self.is_strict() {
+            true => request.most,
+            false => request.predicted,
+        })
+    }
+
+    /// The amount of it that is so many tokens.
     pub(super) fn asked(&self, tokens: u64) -> u64 {
         match self.unit {
             Unit::Requests | Unit::Concurrent => 1,
@@ -205,13 +231,55 @@ impl LimitSpec {
         Limit {
             id: self.id(),
             amount: self.amount,
-            enforcement: Enforcement::Eventual,
+            enforcement: self.enforcement,
             counter,
             shadow: false,
             on_tight: OnTight::Refuse,
             overridden: None,
         }
     }
+}
+
+/// In some runs, one limit of each kind that must never be passed: each node has its part of it.
+fn strict(chance: &mut Chance, rate: f64, nodes: usize) -> Vec<LimitSpec> {
+    if !chance.happens(0.4) {
+        return Vec::new();
+    }
+    let nodes = nodes as f64;
+    // No part is so small that the largest request never fits.
+    let money = (rate * MEAN_TOKENS * chance.pick(&[5.0, 30.0])).max(nodes * 6_000.0);
+    let requests = rate * chance.pick(&[3.0, 12.0]);
+    let strict = |of, unit, every, window, amount: f64| LimitSpec {
+        of,
+        unit,
+        every,
+        window,
+        amount: (amount as u64).max(2),
+        enforcement: Enforcement::Strict,
+    };
+    vec![
+        strict(
+            Bearer::Team,
+            Unit::Usd,
+            "1h",
+            WindowKind::Fixed,
+            money * TOKEN_COST as f64,
+        ),
+        strict(
+            Bearer::Global,
+            Unit::Requests,
+            "15s",
+            WindowKind::Sliding,
+            requests,
+        ),
+        strict(
+            Bearer::Global,
+            Unit::Concurrent,
+            "",
+            WindowKind::Sliding,
+            rate * 2.0 + nodes,
+        ),
+    ]
 }
 
 fn key_name(key: usize) -> Arc<str> {

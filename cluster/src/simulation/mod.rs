@@ -6,11 +6,12 @@
 //! a line that repeats it. What is simulated is everything around the cores: no socket, no disk, no
 //! thread, no clock.
 //!
-//! Rules: I2 limits are passed by no more than delays explain; I3 what was settled is counted, by
-//! every node and in the database, except what crashed processes had told nobody; I4 no holds remain
-//! of requests that have ended; I5 nodes agree soon after the last change; I6 a revoked key is
-//! refused soon; I7 a term has one holder; I8 who serves has caught up; I9 queues are bounded; I10
-//! nothing panics.
+//! Rules: I1 strict limits are never passed; I2 others are passed by no more than delays explain,
+//! and than some node tells; I3 what was settled is counted, by every node and in the database,
+//! except what crashed processes had told nobody; I4 no holds remain of requests that have ended;
+//! I5 nodes agree soon after the last change, on entities too, of which none lacks what it says it
+//! has; I6 a revoked key is refused soon; I7 a term has one holder; I8 who serves has caught up; I9
+//! queues are bounded; I10 nothing panics.
 
 mod agenda;
 mod chance;
@@ -23,6 +24,7 @@ mod load;
 mod node;
 mod run;
 mod scenario;
+mod shelf;
 mod traffic;
 mod weather;
 mod world;

@@ -12,6 +12,7 @@ use super::database::Client;
 use super::ledger::Held;
 use super::links::Life;
 use super::load::{Gateway, Load, Request};
+use super::shelf::{Entities, Shelf};
 use super::world::Event;
 use crate::config::{Partition, Task, TaskScope};
 use crate::core::{Core, CoreConfig, Now, StoreRequest};
@@ -44,6 +45,10 @@ pub(super) struct Node {
     pub(super) host_gone: bool,
     pub(super) lives: Life,
     last_boot: u64,
+    /// What its last process added to its clock.
+    pub(super) last_offset: i64,
+    /// The entities that its last process kept on its disk, and up to which revision.
+    pub(super) kept: (Entities, u64),
     pub(super) process: Option<Process>,
 }
 
@@ -54,6 +59,7 @@ pub(super) struct Process {
     pub(super) origin: Origin,
     pub(super) started: Duration,
     pub(super) core: Core,
+    pub(super) table: Arc<CounterTable>,
     pub(super) gateway: Gateway,
     pub(super) open: BTreeMap<u64, Open>,
     /// Takes no new requests.
@@ -73,7 +79,7 @@ pub(super) struct Process {
     pub(super) revoked: BTreeMap<String, Duration>,
     /// Newest term of an outcome, by task and scope.
     pub(super) terms: BTreeMap<(String, String), u64>,
-    pub(super) revision: u64,
+    pub(super) shelf: Shelf,
     /// What it settled lately: when, on which account, how much.
     pub(super) recent: VecDeque<(Duration, usize, u64)>,
     /// When the newest of its cells that somebody else has were sent.
@@ -106,6 +112,8 @@ impl Node {
             host_gone: false,
             lives: 0,
             last_boot: 0,
+            last_offset: 0,
+            kept: Default::default(),
             process: None,
         }
     }
@@ -131,12 +139,13 @@ impl Node {
             mono: Duration::ZERO,
             wall: self.clock.wall(now),
         };
-        let core = Core::new(self.config(origin), Arc::clone(&table), seed, begin);
+        let core = Core::new(self.config(origin, nodes), Arc::clone(&table), seed, begin);
         self.process.insert(Process {
             life: self.lives,
             origin,
             started: now,
             core,
+            table,
             gateway,
             open: BTreeMap::new(),
             draining: false,
@@ -149,7 +158,7 @@ impl Node {
             store_busy: false,
             revoked: BTreeMap::new(),
             terms: BTreeMap::new(),
-            revision: 0,
+            shelf: Shelf::default(),
             recent: VecDeque::new(),
             told_at: now,
             heard: vec![now; nodes],
@@ -157,7 +166,7 @@ impl Node {
         })
     }
 
-    fn config(&self, origin: Origin) -> CoreConfig {
+    fn config(&self, origin: Origin, nodes: usize) -> CoreConfig {
         CoreConfig {
             me: origin,
             name: self.name.clone(),
@@ -183,7 +192,7 @@ impl Node {
                 task("models", TaskScope::Region),
             ],
             seeds_expected: true,
-            configured_nodes: 0,
+            configured_nodes: nodes as u64,
         }
     }
 
@@ -205,7 +214,7 @@ impl Node {
     pub(super) fn time(&self, now: Duration) -> Now {
         let process = self.process.as_ref();
         let started = process.map_or(Duration::ZERO, |process| process.started);
-        let offset = process.map_or(0, |process| process.core.offset());
+        let offset = process.map_or(self.last_offset, |process| process.core.offset());
         Now {
             mono: self.clock.mono(now, started),
             wall: Timestamp(self.clock.wall(now).0.saturating_add_signed(offset)),

@@ -236,6 +236,7 @@ impl World {
             Self::totals_differ,
             Self::members_differ,
             Self::revocations_differ,
+            Self::entities_differ,
         ];
         checks.iter().find_map(|check| check(self))
     }
@@ -352,10 +353,12 @@ impl World {
                     view.leaders.cluster
                 ));
             }
-            let split = view
-                .limits
-                .iter()
-                .find(|limit| !matches!(limit.mode, Mode::Live | Mode::Single | Mode::GuardBand));
+            let split = view.limits.iter().find(|limit| {
+                !matches!(
+                    limit.mode,
+                    Mode::Live | Mode::Single | Mode::GuardBand | Mode::Divided
+                )
+            });
             if let Some(limit) = split {
                 return Some(format!(
                     "{name} holds {} by {:?}: {:?}",

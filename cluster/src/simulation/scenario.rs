@@ -42,6 +42,12 @@ pub(super) enum Sabotage {
     ServeAtOnce,
     /// Revocations stay where they are made.
     LoseRevocations,
+    /// What peers push is used though something before it is missing.
+    SkipEntities,
+    /// Nodes tell that no limit can be passed.
+    TellNothing,
+    /// Each node has the whole of every strict limit.
+    PassStrict,
 }
 
 /// One thing that happens to the cluster.
@@ -133,6 +139,7 @@ impl Scenario {
         let heal_at = FIRST_FAULT + Duration::from_secs(faulty);
         let weather = random_weather(&mut chance);
         let mut operations = random_operations(&mut chance, nodes, faults, heal_at, weather);
+        operations.extend(random_writes(seed, nodes, heal_at));
         operations.sort_by_key(|(at, _)| *at);
         Self {
             seed,
@@ -239,6 +246,23 @@ fn random_operations(
         random_operation(chance, nodes, node, at, weather, &mut operations);
     }
     operations
+}
+
+/// Entities are written whatever else happens.
+fn random_writes(seed: u64, nodes: usize, until: Duration) -> Vec<(Duration, Operation)> {
+    let mut chance = Chance::new(seed ^ 0xe47);
+    let writes = chance.between(2, 12);
+    (0..writes)
+        .map(|_| {
+            let at = chance.time(Duration::from_secs(3), until);
+            (
+                at,
+                Operation::Write {
+                    node: chance.index(nodes),
+                },
+            )
+        })
+        .collect()
 }
 
 /// Adds one fault and, where it has an end, most often its end.

@@ -15,7 +15,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use self::offers::Offers;
+pub(crate) use self::offers::Offers;
 pub use self::revocation::Persisted;
 use self::revocation::{Brought, Revocations};
 use super::last_good::{LastGood, Line};

@@ -23,7 +23,7 @@ const MOST_BYTES: usize = 16 << 20;
 
 /// What waits. Locked for a moment only.
 #[derive(Debug, Default)]
-pub(super) struct Offers {
+pub(crate) struct Offers {
     /// By the revision after which it has everything up to its last.
     waiting: BTreeMap<u64, Vec<Entity>>,
     count: usize,
@@ -34,7 +34,7 @@ pub(super) struct Offers {
 
 impl Offers {
     /// Keeps all changes after a revision up to that of the last of these; `false` if it cannot.
-    pub(super) fn put(&mut self, after: u64, entities: Vec<Entity>) -> bool {
+    pub(crate) fn put(&mut self, after: u64, entities: Vec<Entity>) -> bool {
         let bytes: usize = entities.iter().map(bytes_of).sum();
         let is_news = match self.waiting.get(&after) {
             Some(known) => last(known) < last(&entities),
@@ -54,7 +54,7 @@ impl Offers {
     }
 
     /// All changes after `seen` up to some revision, if they are here.
-    pub(super) fn take(&mut self, seen: u64) -> Option<Vec<Entity>> {
+    pub(crate) fn take(&mut self, seen: u64) -> Option<Vec<Entity>> {
         loop {
             let (after, entities) = self.waiting.first_key_value()?;
             let (after, last) = (*after, last(entities));

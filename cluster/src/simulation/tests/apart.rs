@@ -7,6 +7,7 @@ use policy::Mode;
 
 use super::super::load::{Bearer, LimitSpec, Load};
 use super::super::scenario::{Operation, Scenario};
+use super::super::weather::Weather;
 use super::super::world::World;
 
 const CUT_AT: Duration = Duration::from_secs(15);
@@ -26,6 +27,43 @@ fn cut_in_two(seed: u64, sides: Vec<u8>) -> Scenario {
     let mut scenario = Scenario::calm(seed, sides.len(), load, UNTIL);
     scenario.operations = vec![(CUT_AT, Operation::Split { sides })];
     scenario
+}
+
+/// Where a packet in five is lost a stream stands still for seconds at times, and nobody can tell
+/// that from a cut. But it is a part of the time, and it ends by itself.
+#[test]
+fn simulation_of_lossy_links_holds_limits_by_shares_for_moments() {
+    let mut scenario = cut_in_two(1, vec![0; 3]);
+    scenario.operations.clear();
+    scenario.weather = Weather {
+        delay: Duration::from_millis(20),
+        jitter: Duration::from_millis(20),
+        loss: 0.2,
+        twice: 0.05,
+    };
+    scenario.heal_at = UNTIL * 3;
+    scenario.idle_at = scenario.heal_at;
+    let mut world = World::new(scenario);
+    world.run_until(CUT_AT);
+    let (mut looks, mut shares, mut since, mut longest) = (0, 0, [None; 3], Duration::ZERO);
+    while world.now() < UNTIL * 3 {
+        world.run_until(world.now() + STEP);
+        let now = world.now();
+        for (node, since) in world.nodes.iter().zip(&mut since) {
+            let process = node.process.as_ref().expect("nobody crashes");
+            let standing = process.gateway.limits[0].standing(node.time(now).wall);
+            looks += 1;
+            if standing.mode == Mode::Share {
+                shares += 1;
+                longest = longest.max(now - *since.get_or_insert(now));
+            } else {
+                *since = None;
+            }
+        }
+    }
+    assert_eq!(world.violation, None);
+    assert!(shares * 10 < looks, "{shares} of {looks}");
+    assert!(longest < Duration::from_secs(10), "{longest:?}");
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::super::node::at_address;
+use super::super::scenario::Sabotage;
 use super::{Event, World};
 use crate::core::{Command, Effect, ExchangeFailure, Incoming, Input};
 use crate::message::{Frame, Outcome};
@@ -19,10 +20,13 @@ impl World {
             return;
         };
         process.core.tick(now);
+        if self.scenario.sabotage == Some(Sabotage::PassStrict) {
+            process.table.divide(1, 0);
+        }
         self.carry_out(node);
     }
 
-    pub(super) fn tell(&mut self, node: usize, input: Input) {
+    pub(in super::super) fn tell(&mut self, node: usize, input: Input) {
         let now = self.nodes[node].time(self.now());
         let Some(process) = self.nodes[node].process.as_mut() else {
             return;
@@ -57,10 +61,7 @@ impl World {
                 Effect::Frame { link, frame } => self.send_frame(link, node, frame),
                 Effect::ProbeLink { node: key, addr } => self.probe(node, key, addr),
                 Effect::Store(request) => self.ask_store(node, request),
-                Effect::Offer { after, entities } => {
-                    let newest = entities.iter().map(|entity| entity.revision).max();
-                    self.offered(node, after, newest.unwrap_or(0));
-                }
+                Effect::Offer { after, entities } => self.offered(node, after, entities),
                 Effect::Incoming(incoming) => self.incoming(node, life, incoming),
                 Effect::Diagnosed { .. } | Effect::DiagnosisEnded { .. } => {}
             }
@@ -140,7 +141,7 @@ impl World {
 
     fn incoming(&mut self, node: usize, life: u32, incoming: Incoming) {
         match incoming {
-            Incoming::Poll => {}
+            Incoming::Poll => self.poll(node),
             Incoming::Revoked { hash, .. } => {
                 let delay = self.chance.time(Duration::ZERO, Duration::from_millis(5));
                 self.agenda
@@ -228,18 +229,6 @@ impl World {
                 self.violate(what);
             }
         }
-    }
-
-    /// Entities have come from a peer.
-    fn offered(&mut self, node: usize, after: u64, revision: u64) {
-        let Some(process) = self.nodes[node].process.as_mut() else {
-            return;
-        };
-        if process.revision >= after {
-            process.revision = process.revision.max(revision);
-        }
-        let revision = process.revision;
-        self.command(node, Command::Applied { revision });
     }
 
     pub(super) fn send_frame(&mut self, link: u64, node: usize, frame: Frame) {

@@ -3,7 +3,9 @@
 //! An event happens, the node it belongs to is told, and what its core wants done becomes new
 //! events. Nothing else moves the run on, so its seed decides all of it.
 
+mod bounds;
 mod effects;
+mod entities;
 mod network;
 mod operations;
 mod requests;
@@ -30,6 +32,7 @@ use super::traffic::Traffic;
 use super::weather::Paths;
 use crate::core::{ExchangeFailure, Input, StoreReply, StoreRequest, TICK};
 use crate::data_dir::NodeKey;
+use crate::entity::Entity;
 use crate::message::Outcome;
 use crate::origin::Origin;
 
@@ -128,6 +131,30 @@ pub(super) enum Event {
         hash: String,
         reachable: Vec<(usize, Life)>,
     },
+    /// An entity was written at a node.
+    Written {
+        node: usize,
+        life: Life,
+        entity: Entity,
+    },
+    /// Something says that there are new entities, or may be.
+    Poll {
+        node: usize,
+        life: Life,
+    },
+    PollDue {
+        node: usize,
+        life: Life,
+    },
+    PollServed {
+        node: usize,
+        life: Life,
+    },
+    Polled {
+        node: usize,
+        life: Life,
+        result: Option<Vec<Entity>>,
+    },
     /// The onlooker compares.
     Watch,
 }
@@ -192,7 +219,7 @@ impl World {
             request: 0,
             revocation: 0,
             duties: BTreeMap::new(),
-            seen: watch::Seen::new(nodes.len()),
+            seen: watch::Seen::new(nodes.len(), scenario.load.limits.len()),
             violation: None,
             trace: 0xcbf2_9ce4_8422_2325,
             events: 0,
@@ -302,6 +329,10 @@ impl World {
             Event::Finish { node, number, .. } => self.finish(node, number),
             Event::DutyDone { node, outcome, .. } => self.duty_done(node, outcome),
             Event::RevocationInForce { node, hash, .. } => self.revocation_in_force(node, hash),
+            Event::Written { node, entity, .. } => self.written(node, entity),
+            Event::Poll { node, .. } => self.poll(node),
+            Event::PollDue { node, life } => self.poll_due(node, life),
+            Event::Polled { node, result, .. } => self.polled(node, result),
             _ => {}
         }
     }
@@ -336,6 +367,7 @@ impl World {
                 life,
                 request,
             } => self.serve(node, life, request),
+            Event::PollServed { node, life } => self.poll_served(node, life),
             Event::NextRequest => self.next_request(),
             Event::RevocationDue { hash, reachable } => self.revocation_due(&hash, &reachable),
             Event::Watch => self.watch(),
@@ -386,6 +418,10 @@ impl Event {
             | Self::Reply { node, life, .. }
             | Self::Finish { node, life, .. }
             | Self::DutyDone { node, life, .. }
+            | Self::Written { node, life, .. }
+            | Self::Poll { node, life }
+            | Self::PollDue { node, life }
+            | Self::Polled { node, life, .. }
             | Self::RevocationInForce { node, life, .. } => Some((*node, Some(*life))),
             Self::Datagram { node, .. }
             | Self::Exchange { node, .. }
@@ -420,6 +456,15 @@ impl Event {
             Self::RevocationInForce { node, .. } => (17, *node, 0),
             Self::RevocationDue { reachable, .. } => (18, 0, reachable.len() as u64),
             Self::Watch => (19, 0, 0),
+            Self::Written { node, entity, .. } => (20, *node, entity.revision),
+            Self::Poll { node, .. } => (21, *node, 0),
+            Self::PollDue { node, .. } => (22, *node, 0),
+            Self::PollServed { node, .. } => (23, *node, 0),
+            Self::Polled { node, result, .. } => (
+                24,
+                *node,
+                result.as_ref().map_or(0, |page| page.len() as u64 + 1),
+            ),
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::super::scenario::{Health, Operation, Sabotage};
+use super::super::weather::Weather;
 use super::{Event, World, random_key};
 use crate::core::Command;
 use crate::entity::Change;
@@ -36,7 +37,7 @@ impl World {
                     self.break_link(link, Duration::ZERO);
                 }
             }
-            Operation::Weather(weather) => self.paths.set_weather(weather),
+            Operation::Weather(weather) => self.set_weather(weather),
             Operation::Database(health) => self.health = health,
             Operation::Revoke { node } => self.revoke(node),
             Operation::Write { node } => self.write(node),
@@ -47,13 +48,19 @@ impl World {
     /// Everything is made whole: paths, weather, processes that stand still, the database.
     pub(in super::super) fn heal(&mut self) {
         self.paths.heal();
-        let mut weather = self.paths.weather();
-        weather.loss = 0.0;
-        self.paths.set_weather(weather);
+        self.set_weather(self.paths.weather());
         self.health = Health::Well;
         for node in 0..self.nodes.len() {
             self.resume(node);
         }
+    }
+
+    /// A fault may end after everything was made whole: what it brings back is no fault.
+    fn set_weather(&mut self, mut weather: Weather) {
+        if self.now() >= self.scenario.heal_at {
+            weather.loss = 0.0;
+        }
+        self.paths.set_weather(weather);
     }
 
     fn start(&mut self, node: usize, keeps_key: bool) {
@@ -62,13 +69,17 @@ impl World {
         }
         if !keeps_key {
             self.nodes[node].key = random_key(&mut self.chance);
+            self.nodes[node].kept = Default::default();
         }
         let seed = self.chance.next();
         let now = self.agenda.now();
         let nodes = self.nodes.len();
         let stored = self.stored_now();
+        let shelf = self.first_shelf(node);
+        let revision = shelf.revision;
         let process = self.nodes[node].start(&self.scenario.load, nodes, seed, now);
         process.at_start = stored;
+        process.shelf = shelf;
         let life = process.life;
         let at_once = self.scenario.sabotage == Some(Sabotage::ServeAtOnce);
         process.ready_at = at_once.then_some(now);
@@ -80,6 +91,7 @@ impl World {
         }
         let seeds = (0..nodes.min(3)).map(super::super::node::address).collect();
         self.command(node, Command::SetSeeds(seeds));
+        self.begin_entities(node, life, revision);
         let most = self.tick_every();
         let phase = self.chance.time(Duration::ZERO, most);
         self.agenda.after(phase, Event::Tick { node, life });
@@ -90,6 +102,8 @@ impl World {
             return;
         };
         self.nodes[node].host_gone = with_host;
+        self.nodes[node].last_offset = process.core.offset();
+        self.nodes[node].kept = (process.shelf.entities.clone(), process.shelf.revision);
         self.note_losses(node, &process);
         for open in process.open.into_values() {
             for held in open.held {
@@ -228,29 +242,6 @@ impl World {
     pub(in super::super) fn stream_slack(&self) -> Duration {
         let lossy = self.paths.weather().loss > 0.0;
         self.paths.longest() * 4 + Duration::from_secs(if lossy { 4 } else { 0 })
-    }
-
-    fn write(&mut self, node: usize) {
-        let now = self.agenda.now();
-        let running = self.nodes[node]
-            .process
-            .as_ref()
-            .is_some_and(|p| p.paused.is_none());
-        if !running || self.health != Health::Well {
-            return;
-        }
-        let entity = self.database.write("key".to_owned(), now);
-        self.seen.written(entity.revision, now);
-        self.offered_own(node, entity);
-    }
-
-    fn offered_own(&mut self, node: usize, entity: crate::entity::Entity) {
-        let revision = entity.revision;
-        if let Some(process) = self.nodes[node].process.as_mut() {
-            process.revision = process.revision.max(revision);
-        }
-        self.command(node, Command::Announce(vec![entity]));
-        self.command(node, Command::Applied { revision });
     }
 
     fn noise(&mut self, node: usize) {

@@ -38,7 +38,7 @@ impl World {
         }
         let candidate = Candidate {
             model: ModelId(0),
-            demand: demand(request.predicted),
+            demand: demand(&request),
         };
         let gateway = &process.gateway;
         let key = &gateway.keys[request.key];
@@ -81,8 +81,13 @@ impl World {
             if !spec.concerns(request.key) {
                 continue;
             }
-            let asked = spec.asked(request.predicted);
-            held.push(self.ledger.hold(account, asked, wall));
+            let asked = spec.held(request);
+            let strict = spec.is_strict();
+            held.push(self.ledger.hold(node, account, asked, wall));
+            if strict {
+                self.check_strict(node, account);
+                continue;
+            }
             let books = &self.ledger.accounts[account];
             let over = books.total(wall).saturating_sub(books.limit);
             if over > 0 {
@@ -114,7 +119,7 @@ impl World {
             self.ledger.end(held);
         }
         for charge in &charges {
-            let account = self.ledger.settle(origin, charge);
+            let account = self.ledger.settle(node, origin, charge);
             let process = self.nodes[node].process.as_mut();
             if let (Some(process), Some(account)) = (process, account) {
                 process.recent.push_back((now, account, charge.amount));
@@ -130,12 +135,12 @@ impl World {
     }
 }
 
-fn demand(tokens: u64) -> Demand {
+fn demand(request: &Request) -> Demand {
     Demand {
-        tokens: Tokens(tokens),
-        cost: NanoUsd(tokens * TOKEN_COST),
-        strict_tokens: Tokens(tokens),
-        strict_cost: NanoUsd(tokens * TOKEN_COST),
+        tokens: Tokens(request.predicted),
+        cost: NanoUsd(request.predicted * TOKEN_COST),
+        strict_tokens: Tokens(request.most),
+        strict_cost: NanoUsd(request.most * TOKEN_COST),
         ..Demand::default()
     }
 }

@@ -12,7 +12,7 @@ use crate::core::{Input, StoreReply, StoreRequest};
 const MOST_ASKED: usize = 64;
 
 /// A database that does not answer is given up after this.
-const PATIENCE: Duration = Duration::from_secs(3);
+pub(super) const PATIENCE: Duration = Duration::from_secs(3);
 
 impl World {
     pub(super) fn ask_store(&mut self, node: usize, request: StoreRequest) {
@@ -84,7 +84,7 @@ impl World {
             .chance
             .time(Duration::from_micros(500), Duration::from_millis(5));
         let (reply, after) = match self.health {
-            Health::Down => (request.failed(), PATIENCE),
+            Health::Down => (self.without_store(node, life, request), PATIENCE),
             Health::LosesAnswers if self.chance.happens(0.5) => {
                 let _ = self.database.serve(&client, request.clone(), now);
                 (request.failed(), PATIENCE)
@@ -96,6 +96,21 @@ impl World {
             _ => (self.database.serve(&client, request, now), back),
         };
         self.agenda.after(after, Event::Reply { node, life, reply });
+    }
+
+    /// What a process answers by itself while the database is away.
+    fn without_store(&mut self, node: usize, life: Life, request: StoreRequest) -> StoreReply {
+        match (request, self.nodes[node].living(life)) {
+            (StoreRequest::EntitiesSince { after, for_node }, Some(process)) => {
+                let result = Ok(process.shelf.since(after));
+                StoreReply::EntitiesSince {
+                    after,
+                    for_node,
+                    result,
+                }
+            }
+            (request, _) => request.failed(),
+        }
     }
 
     pub(super) fn store_replied(&mut self, node: usize, life: Life, reply: StoreReply) {

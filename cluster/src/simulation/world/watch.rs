@@ -9,11 +9,12 @@ use super::super::database::Client;
 use super::super::links::Life;
 use super::super::node::{Process, SYNC};
 use super::super::scenario::Health;
+use super::bounds::Told;
 use super::{Event, World};
 use crate::origin::Origin;
 
 /// How often the onlooker compares.
-const WATCH: Duration = Duration::from_millis(200);
+pub(super) const WATCH: Duration = Duration::from_millis(200);
 
 /// The longest that a side of a split may go on as if it were whole: until the silence is noticed,
 /// and half a second.
@@ -38,11 +39,12 @@ pub(in super::super) struct Seen {
     pub(in super::super) may_be_lost: BTreeMap<(Origin, usize), u64>,
     flushed_at: Vec<Duration>,
     crashed_at: Vec<Duration>,
-    pub(in super::super) writes: BTreeMap<u64, Duration>,
+    /// By account.
+    pub(in super::super) told: Vec<Told>,
 }
 
 impl Seen {
-    pub(super) fn new(nodes: usize) -> Self {
+    pub(super) fn new(nodes: usize, accounts: usize) -> Self {
         Self {
             admitted: 0,
             refused: 0,
@@ -56,7 +58,7 @@ impl Seen {
             may_be_lost: BTreeMap::new(),
             flushed_at: vec![Duration::ZERO; nodes],
             crashed_at: Vec::new(),
-            writes: BTreeMap::new(),
+            told: (0..accounts).map(|_| Told::default()).collect(),
         }
     }
 
@@ -95,10 +97,6 @@ impl Seen {
     pub(in super::super) fn somebody_went(&self) -> bool {
         !self.crashed_at.is_empty()
     }
-
-    pub(super) fn written(&mut self, revision: u64, now: Duration) {
-        self.writes.insert(revision, now);
-    }
 }
 
 impl World {
@@ -109,6 +107,8 @@ impl World {
             self.watch_readiness(node);
         }
         self.watch_clocks();
+        self.watch_bounds();
+        self.watch_entities();
     }
 
     fn watch_readiness(&mut self, node: usize) {
@@ -185,8 +185,28 @@ impl World {
         }
     }
 
+    /// I1: what all nodes have admitted of a strict limit is within it, to the unit. Each node's part
+    /// is what it counts by its own clock: windows of one limit begin at different moments where
+    /// clocks differ, and no node knows another's better than that. What killed processes had told
+    /// nobody is left out: there are no disks here from which their next start would read it.
+    pub(super) fn check_strict(&mut self, node: usize, account: usize) {
+        let now = self.now();
+        let walls: Vec<Timestamp> = self.nodes.iter().map(|node| node.time(now).wall).collect();
+        let books = &self.ledger.accounts[account];
+        let total = books.total_by(|node| walls[node]);
+        let total = total.saturating_sub(self.lost(account));
+        if total > books.limit {
+            let what = format!(
+                "I1: with what {} admitted there are {total} of {} on {}, which is strict",
+                self.nodes[node].name, books.limit, books.text
+            );
+            self.violate(what);
+        }
+    }
+
     /// A limit was passed by an admission of this node: was it by more than its delay explains?
     pub(super) fn passed(&mut self, node: usize, account: usize, over: u64) {
+        self.exceeded(node, account, over);
         if over <= self.ledger.accounts[account].worst {
             return;
         }
@@ -199,12 +219,7 @@ impl World {
         let unsettled = self.scenario.load.open_for * if untold { 6 } else { 0 };
         let lag = self.lag(node) + unsettled;
         let skew = Duration::from_millis(self.seen.skew_ms);
-        let mut lost = self.seen.may_be_lost.iter();
-        let lost: u64 = lost
-            .by_ref()
-            .filter(|((_, of), _)| *of == account)
-            .map(|(_, lost)| lost)
-            .sum();
+        let lost = self.lost(account);
         // Rates are no whole numbers, requests are: a usual one of each node.
         let uneven = self.scenario.load.limits[account].asked(300) * self.nodes.len() as u64;
         let books = &mut self.ledger.accounts[account];
@@ -220,21 +235,33 @@ impl World {
         }
     }
 
+    /// What killed processes may have told nobody.
+    fn lost(&self, account: usize) -> u64 {
+        let lost = self.seen.may_be_lost.iter();
+        let lost = lost.filter(|((_, of), _)| *of == account);
+        lost.map(|(_, lost)| lost).sum()
+    }
+
     /// How old the newest thing may be that this node does not know of the others.
     fn lag(&self, node: usize) -> Duration {
         let now = self.now();
         let Some(process) = &self.nodes[node].process else {
             return Duration::ZERO;
         };
+        let usual = self.heard_within();
+        let others = (0..self.nodes.len()).filter(|other| *other != node);
+        let blind = others.map(|other| self.blind_for(node, other, process, now));
+        usual + blind.max().unwrap_or_default().min(UNNOTICED)
+    }
+
+    /// How long it takes until everyone has heard of something.
+    pub(super) fn heard_within(&self) -> Duration {
         let sync = if self.nodes.len() > 8 {
             SYNC * 5 / 2
         } else {
             SYNC
         };
-        let usual = sync + self.paths.longest() * 2 + self.tick_every() * 3 + self.stream_slack();
-        let others = (0..self.nodes.len()).filter(|other| *other != node);
-        let blind = others.map(|other| self.blind_for(node, other, process, now));
-        usual + blind.max().unwrap_or_default().min(UNNOTICED)
+        sync + self.paths.longest() * 2 + self.tick_every() * 3 + self.stream_slack()
     }
 
     /// For how long a node could not hear another that was serving.
