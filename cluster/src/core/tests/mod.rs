@@ -390,9 +390,11 @@ fn revocations_are_told_to_whoever_comes_until_the_store_has_them() {
         link: 5,
         node: NodeKey(2),
     });
-    bench.order(Command::RevocationPersisted {
-        hash: "x".to_owned(),
-    });
+    for hash in ["x", "y"] {
+        bench.order(Command::RevocationPersisted {
+            hash: hash.to_owned(),
+        });
+    }
     for number in 0..499 {
         bench.order(Command::Revoke {
             hash: format!("later-{number}"),
