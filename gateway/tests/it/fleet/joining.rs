@@ -50,7 +50,7 @@ fn a_node_with_an_empty_folder_that_reaches_nobody_waits() {
     let _alone = alone();
     let plan = Plan::limited("rate_limits: [{requests: 30, every: 1h}]");
     let mut fleet = Fleet::start(2, plan);
-    let made = fleet.nodes[0].made_key(&json!({"name": "made", "providers": [{"name": "openai"}]}));
+    let made = fleet.nodes[1].made_key(&json!({"name": "made", "providers": [{"name": "openai"}]}));
     fleet.nodes[1].process.kill();
     fleet.database.server.crash();
     fleet.nodes[0].process.kill();
