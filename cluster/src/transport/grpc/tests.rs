@@ -389,9 +389,15 @@ async fn a_flood_waits_at_its_sender_and_holds_up_nobody_else() {
     honest.dials(2, "b", address);
     let (mut at_honest, _at_b_too) = (honest.up().await, b.up().await);
     const FLOOD: usize = 12;
-    for term in 0..FLOOD {
-        flooding.out.send(flood(term as u64)).unwrap();
-    }
+    let flooding = tokio::spawn(async move {
+        for term in 0..FLOOD as u64 {
+            // As fast as its own queue takes them.
+            while flooding.out.send(flood(term)).is_err() {
+                tokio::task::yield_now().await;
+            }
+        }
+        flooding
+    });
     at_honest.out.send(Frame::Drain).unwrap();
     // Nothing is taken until the honest node was heard.
     let mut waiting = Vec::new();
@@ -416,6 +422,7 @@ async fn a_flood_waits_at_its_sender_and_holds_up_nobody_else() {
         }
         came += 1;
     }
+    flooding.await.unwrap();
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::alone;
+use super::Check;
 use crate::harness::client::{self, Ask};
 use crate::harness::database::readiness;
 use crate::harness::eventually;
@@ -14,7 +14,7 @@ use crate::harness::wait::within;
 
 #[test]
 fn a_node_with_an_empty_folder_learns_all_from_the_others() {
-    let _alone = alone();
+    let _check = Check::begin("joining");
     let plan = Plan::limited("rate_limits: [{requests: 30, every: 1h}]");
     let mut fleet = Fleet::start(3, plan);
     let spent = within(WHOLE, || {
@@ -47,7 +47,7 @@ fn a_node_with_an_empty_folder_learns_all_from_the_others() {
 
 #[test]
 fn a_node_with_an_empty_folder_that_reaches_nobody_waits() {
-    let _alone = alone();
+    let _check = Check::begin("joining");
     let plan = Plan::limited("rate_limits: [{requests: 30, every: 1h}]");
     let mut fleet = Fleet::start(2, plan);
     let made = fleet.nodes[1].made_key(&json!({"name": "made", "providers": [{"name": "openai"}]}));
