@@ -117,15 +117,7 @@ impl Database {
                 self.release_term(scope, task, term, client.origin, now);
                 StoreReply::ReleaseTerm(Ok(()))
             }
-            StoreRequest::ReadTerm { scope, task } => {
-                let row = self.terms.get(&(scope.clone(), task.clone()));
-                let result = Ok(row.map(|row| row.term));
-                StoreReply::ReadTerm {
-                    scope,
-                    task,
-                    result,
-                }
-            }
+            StoreRequest::ReadTerm { scope, task } => self.read_term(scope, task),
             StoreRequest::SaveOutcome(outcome) => {
                 let (task, scope, term) =
                     (outcome.task.clone(), outcome.scope.clone(), outcome.term);
@@ -149,6 +141,16 @@ impl Database {
                 term,
                 result: Ok(0),
             },
+        }
+    }
+
+    fn read_term(&self, scope: String, task: String) -> StoreReply {
+        let row = self.terms.get(&(scope.clone(), task.clone()));
+        let result = Ok(row.map(|row| row.term));
+        StoreReply::ReadTerm {
+            scope,
+            task,
+            result,
         }
     }
 

@@ -113,6 +113,7 @@ pub(super) fn begin(mesh: Mesh, sockets: Sockets) -> io::Result<(Running, Source
     };
     let sources = Sources::open(sockets, &sealer, parts.me, &shared, inlets)?;
     tracing::info!(%advertised, grpc_port, node = config.node_id, "cluster joined in");
+    let bound = config.gossip_bind;
     let running = Running {
         core,
         clock: parts.clock,
@@ -120,13 +121,7 @@ pub(super) fn begin(mesh: Mesh, sockets: Sockets) -> io::Result<(Running, Source
         desk: parts.desk,
         entities: parts.entities,
         read: 0,
-        seeds: Seeds::new(
-            config.peers,
-            Own {
-                advertised,
-                bound: config.gossip_bind,
-            },
-        ),
+        seeds: Seeds::new(config.peers, Own { advertised, bound }),
         most_others: 0,
         local,
         sealer,
