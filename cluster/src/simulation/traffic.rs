@@ -1,22 +1,44 @@
-//! What nodes send, in bytes as they are on the wire.
+//! What nodes send, in bytes as `tyr_cluster_bytes_total` counts them: sealed or encrypted, without the
+//! heads of IP, UDP and TCP.
 
-use crate::message::Frame;
+use std::collections::BTreeMap;
+use std::time::Duration;
 
-/// Around a sealed datagram's payload: IP and UDP headers, version, key number, nonce, tag, and
-/// the sender with its sequence.
-const DATAGRAM_AROUND: usize = 28 + 1 + 4 + 24 + 16 + 32;
+use proto::Message as _;
 
-/// Around one side of an exchange: a TCP handshake's and end's packets, a challenge, and a sealed
-/// frame's head.
-const EXCHANGE_AROUND: usize = 5 * 40 + 32 + 4 + 1 + 4 + 24 + 16 + 32;
+use crate::convert::Outbound;
+use crate::message::{Frame, PROTOCOL_MAX};
 
-/// Around one frame of a link: TCP and IP headers, a TLS record, an HTTP/2 frame, gRPC's prefix.
-const FRAME_AROUND: usize = 40 + 22 + 9 + 5;
+/// Around a sealed datagram's payload: version, key number, nonce, tag, and the sender with its
+/// sequence.
+const DATAGRAM_AROUND: usize = 1 + 4 + 24 + 16 + 32;
+
+/// Around one side of an exchange: a challenge, and a sealed frame's head.
+const EXCHANGE_AROUND: usize = 32 + 4 + 1 + 4 + 24 + 16 + 32;
+
+/// In front of each frame of a link: gRPC's prefix.
+const FRAME_PREFIX: usize = 5;
+
+/// Around what a link sends at one moment: a TLS record, and the head of an HTTP/2 frame.
+const WRITE_AROUND: usize = 22 + 9;
+
+/// HTTP/2's own ping or its answer, once a second from each end of a link.
+pub(super) const PING: usize = WRITE_AROUND + 8;
 
 /// Bytes and packets, by node.
 #[derive(Debug)]
 pub(super) struct Traffic {
     nodes: Vec<Sent>,
+    /// What each end of a link has named on it; none while frames are not encoded: that takes time.
+    outbound: Option<BTreeMap<(u64, usize), End>>,
+}
+
+/// What one end of a link writes.
+#[derive(Debug)]
+struct End {
+    outbound: Outbound,
+    /// When it last did: what is sent at the same moment goes together.
+    wrote: Option<Duration>,
 }
 
 /// What one node sent.
@@ -37,7 +59,13 @@ impl Traffic {
     pub(super) fn new(nodes: usize) -> Self {
         Self {
             nodes: vec![Sent::default(); nodes],
+            outbound: None,
         }
+    }
+
+    /// From now on the bytes of frames are counted: call it before the first one is sent.
+    pub(super) fn encode_frames(&mut self) {
+        self.outbound = Some(BTreeMap::new());
     }
 
     /// Of all nodes together.
@@ -67,12 +95,25 @@ impl Traffic {
         sent.exchange_bytes += (payload + EXCHANGE_AROUND) as u64;
     }
 
-    pub(super) fn frame(&mut self, node: usize, frame: &Frame) {
+    pub(super) fn frame(&mut self, link: u64, node: usize, frame: &Frame, now: Duration) {
         let sent = &mut self.nodes[node];
         sent.frames += 1;
-        sent.frame_bytes += (encoded(frame) + FRAME_AROUND) as u64;
         if let Frame::Cells(batch) = frame {
             sent.cells += batch.cells.len() as u64;
+        }
+        if let Some(outbound) = &mut self.outbound {
+            let end = outbound.entry((link, node)).or_insert_with(|| End {
+                outbound: Outbound::new(PROTOCOL_MAX),
+                wrote: None,
+            });
+            let written = end.outbound.write(frame.clone());
+            let bytes = written
+                .iter()
+                .map(|frame| frame.encoded_len() + FRAME_PREFIX);
+            sent.frame_bytes += bytes.sum::<usize>() as u64;
+            if end.wrote.replace(now) != Some(now) {
+                sent.frame_bytes += WRITE_AROUND as u64;
+            }
         }
     }
 }
@@ -92,41 +133,4 @@ impl Sent {
             cells: self.cells - before.cells,
         }
     }
-}
-
-/// How long a frame is on a link that has named its counters before.
-fn encoded(frame: &Frame) -> usize {
-    match frame {
-        Frame::Cells(batch) => {
-            let cells = batch.cells.iter().map(|cell| {
-                2 + 2
-                    + varint(cell.epoch.unsigned_abs())
-                    + 1
-                    + varint(cell.ver)
-                    + 1
-                    + varint(cell.used)
-                    + 1
-                    + varint(cell.held)
-                    + 1
-                    + varint(cell.expires_at.0)
-            });
-            40 + cells.sum::<usize>()
-        }
-        Frame::Digest(seen) | Frame::Ack(seen) => 4 + seen.len() * 36,
-        Frame::Ping { .. } => 14,
-        Frame::Pong { .. } => 22,
-        Frame::Entities(batch) => {
-            let bodies = batch.entities.iter().map(|entity| {
-                entity.name.len() + entity.body.as_ref().map_or(0, |body| body.len()) + 40
-            });
-            24 + bodies.sum::<usize>()
-        }
-        Frame::Revocations { revocations, .. } => 24 + revocations.len() * 200,
-        Frame::Outcome(outcome) => 90 + outcome.body.len(),
-        _ => 40,
-    }
-}
-
-fn varint(value: u64) -> usize {
-    (64 - value.leading_zeros() as usize).div_ceil(7).max(1)
 }

@@ -236,7 +236,7 @@ impl World {
         let Some(other) = self.links.link(link).map(|link| link.other(node)) else {
             return;
         };
-        self.traffic.frame(node, &frame);
+        self.traffic.frame(link, node, &frame, now);
         let delay = self.paths.stretch(node, other, &mut self.chance);
         match self.links.send(link, node, frame, now, delay) {
             Ok(Some(arrives)) => self.agenda.at(arrives, Event::Lane { link, from: node }),
