@@ -53,6 +53,7 @@ fn probe() -> Request {
     Request {
         key: 1,
         predicted: 10,
+        most: 10,
         used: 10,
         open_for: Duration::from_millis(1),
     }

@@ -239,6 +239,7 @@ fn run(press: Press) -> Pressed {
             Request {
                 key: 0,
                 predicted: 10,
+                most: 10,
                 used: 10,
                 open_for,
             },
