@@ -114,7 +114,7 @@ impl ClusterHandle {
         self.shared.board.view.load().caught_up
     }
 
-    /// Whether the thread `tyr-cluster` hangs: it has posted no view for [`STALLED`]. What it would do
+    /// Whether the thread `tyr-cluster` hangs: it has posted no view for five seconds. What it would do
     /// is then not done, and what `view` shows is old.
     #[must_use]
     pub fn is_stalled(&self) -> bool {
