@@ -124,10 +124,9 @@ pub(crate) enum StoreRequest {
     },
     SaveOutcome(Outcome),
     LoadOutcomes,
-    /// Entities changed after a revision, for a peer that asked.
+    /// Entities changed after a revision, for peers that asked.
     EntitiesSince {
         after: u64,
-        for_node: NodeKey,
     },
     /// Close the books of periods that have passed, under the term of the task `SEAL_TASK`.
     SealWindows {
@@ -166,9 +165,8 @@ impl StoreRequest {
                 result: Err(()),
             },
             Self::LoadOutcomes => StoreReply::LoadOutcomes(Err(())),
-            Self::EntitiesSince { after, for_node } => StoreReply::EntitiesSince {
+            Self::EntitiesSince { after } => StoreReply::EntitiesSince {
                 after,
-                for_node,
                 result: Err(()),
             },
             Self::SealWindows { term } => StoreReply::SealWindows {

@@ -256,9 +256,6 @@ impl Core {
             return;
         }
         self.flush.ok = reply.is_ok();
-        if let StoreReply::EntitiesSince { for_node, .. } = &reply {
-            self.entities_answered(*for_node);
-        }
         match reply {
             StoreReply::Heartbeat(result) => self.heartbeats.answered(result.is_ok()),
             StoreReply::Heartbeats(Ok(rows)) => {
@@ -287,18 +284,13 @@ impl Core {
             StoreReply::LoadOutcomes(Err(())) => {
                 self.flush.next_outcomes = Some(now.mono + RELOAD_EVERY);
             }
-            StoreReply::EntitiesSince {
-                after,
-                for_node,
-                result: Ok(entities),
-            } => self.entities_found(for_node, after, entities),
+            StoreReply::EntitiesSince { after, result } => self.entities_found(after, result),
             StoreReply::SealWindows { term, result } => {
                 self.windows_sealed(term, result.is_ok(), now);
             }
             StoreReply::Heartbeats(Err(()))
             | StoreReply::KeptCells(_)
-            | StoreReply::ReleaseTerm(_)
-            | StoreReply::EntitiesSince { .. } => {}
+            | StoreReply::ReleaseTerm(_) => {}
         }
     }
 

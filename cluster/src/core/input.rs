@@ -167,7 +167,6 @@ pub(crate) enum StoreReply {
     /// All changes after `after` up to that of the last of them, ordered by revision.
     EntitiesSince {
         after: u64,
-        for_node: NodeKey,
         result: Result<Vec<Entity>, ()>,
     },
     /// How many windows were sealed.

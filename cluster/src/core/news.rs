@@ -34,6 +34,8 @@ pub(super) struct News {
     /// Up to where peers have sent them.
     brought: Option<u64>,
     next_ask: Duration,
+    /// The store was asked for what peers want.
+    asking: bool,
 }
 
 // === impl News ===
@@ -98,31 +100,37 @@ impl Core {
     }
 
     pub(super) fn entities_wanted(&mut self, node: NodeKey, after: u64) {
-        let for_node = node;
-        // One question at a time: the store has other things to do.
-        match self.peers.get_mut(&node) {
-            Some(peer) if !peer.asks => peer.asks = true,
-            _ => return,
-        }
-        self.effects
-            .push(Effect::Store(StoreRequest::EntitiesSince {
-                after,
-                for_node,
-            }));
-    }
-
-    /// The store answered a peer's question, or could not.
-    pub(super) fn entities_answered(&mut self, node: NodeKey) {
         if let Some(peer) = self.peers.get_mut(&node) {
-            peer.asks = false;
+            peer.wants = Some(after);
+        }
+        self.ask_for_peers();
+    }
+
+    /// One question at a time, for all who ask the same: after an outage many do, and the store has
+    /// other things to do.
+    fn ask_for_peers(&mut self) {
+        let linked = self.peers.values().filter(|peer| peer.link.is_some());
+        let Some(after) = linked.filter_map(|peer| peer.wants).min() else {
+            return;
+        };
+        if !std::mem::replace(&mut self.news.asking, true) {
+            self.ask(StoreRequest::EntitiesSince { after });
         }
     }
 
-    /// The answer for a peer that asked.
-    pub(super) fn entities_found(&mut self, node: NodeKey, after: u64, entities: Vec<Entity>) {
-        for batch in self.batches(after, entities) {
-            self.send(node, Frame::Entities(batch));
+    /// The answer for peers that asked; those that get none ask again.
+    pub(super) fn entities_found(&mut self, after: u64, found: Result<Vec<Entity>, ()>) {
+        self.news.asking = false;
+        let asked = self.peers.iter_mut();
+        let asked: Vec<NodeKey> = asked
+            .filter_map(|(node, peer)| peer.wants.take_if(|wants| *wants == after).map(|_| *node))
+            .collect();
+        for batch in self.batches(after, found.unwrap_or_default()) {
+            for node in &asked {
+                self.send(*node, Frame::Entities(batch.clone()));
+            }
         }
+        self.ask_for_peers();
     }
 
     /// This node serves by the entities up to `revision`.

@@ -25,8 +25,8 @@ pub(super) struct Peer {
     pub(super) mark: Option<ConfigurationMark>,
     /// The revision of entities that it serves by.
     pub(super) applied: Option<u64>,
-    /// It asked for entities, and the store has not answered.
-    pub(super) asks: bool,
+    /// After which revision it asked for entities, which the store has not told yet.
+    pub(super) wants: Option<u64>,
     /// Since when it has been ahead of this node's entities.
     pub(super) ahead_since: Option<Duration>,
     pub(super) heard: Option<Duration>,

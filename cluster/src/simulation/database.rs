@@ -132,9 +132,8 @@ impl Database {
             StoreRequest::LoadOutcomes => {
                 StoreReply::LoadOutcomes(Ok(self.outcomes.values().cloned().collect()))
             }
-            StoreRequest::EntitiesSince { after, for_node } => StoreReply::EntitiesSince {
+            StoreRequest::EntitiesSince { after } => StoreReply::EntitiesSince {
                 after,
-                for_node,
                 result: Ok(self.entities_since(after)),
             },
             StoreRequest::SealWindows { term } => StoreReply::SealWindows {

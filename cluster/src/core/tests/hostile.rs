@@ -126,24 +126,52 @@ fn a_cell_stays_no_longer_than_its_window() {
 }
 
 #[test]
-fn a_peer_that_asks_and_asks_has_one_question_at_the_store() {
+fn peers_that_ask_and_ask_have_one_question_at_the_store() {
     let mut bench = Bench::serving();
-    bench.link(5, origin(2, 20));
-    let asked = |effects: &[Effect]| {
-        let asked = effects
-            .iter()
-            .filter(|effect| matches!(effect, Effect::Store(StoreRequest::EntitiesSince { .. })));
-        asked.count()
+    let links = [(5, 2), (6, 3), (7, 4)];
+    for (link, node) in links {
+        bench.link(link, origin(node, 20));
+    }
+    let asked = |effects: &[Effect]| -> Vec<u64> {
+        let asked = effects.iter().filter_map(|effect| match effect {
+            Effect::Store(StoreRequest::EntitiesSince { after }) => Some(*after),
+            _ => None,
+        });
+        asked.collect()
     };
-    let wanted = || Frame::EntitiesWanted { after: u64::MAX };
-    assert_eq!(asked(&bench.frame(5, wanted())), 1);
-    assert_eq!(asked(&bench.frame(5, wanted())), 0);
-    bench.tell(Input::Store(StoreReply::EntitiesSince {
-        after: u64::MAX,
-        for_node: NodeKey(2),
-        result: Err(()),
-    }));
-    assert_eq!(asked(&bench.frame(5, wanted())), 1);
+    let told = |effects: &[Effect]| {
+        let frames = frames(effects).into_iter();
+        frames
+            .filter(|frame| matches!(frame, Frame::Entities(_)))
+            .count()
+    };
+    let wants = |bench: &mut Bench, link, after| {
+        let effects = bench.frame(link, Frame::EntitiesWanted { after });
+        asked(&effects)
+    };
+    assert_eq!(wants(&mut bench, 5, 7), [7]);
+    for _ in 0..100 {
+        assert_eq!(wants(&mut bench, 5, 7), Vec::<u64>::new());
+    }
+    assert_eq!(wants(&mut bench, 6, 7), Vec::<u64>::new());
+    assert_eq!(wants(&mut bench, 7, 9), Vec::<u64>::new());
+    let answer = |after, result| Input::Store(StoreReply::EntitiesSince { after, result });
+    let entity = crate::entity::Entity {
+        kind: "team".to_owned(),
+        name: "a".to_owned(),
+        revision: 10,
+        body: None,
+        changed_at: Timestamp(1),
+    };
+    let effects = bench.tell(answer(7, Ok(vec![entity])));
+    assert_eq!(
+        (told(&effects), asked(&effects)),
+        (2, vec![9]),
+        "both, and the next"
+    );
+    let effects = bench.tell(answer(9, Err(())));
+    assert_eq!((told(&effects), asked(&effects)), (0, vec![]));
+    assert_eq!(wants(&mut bench, 7, 9), [9], "it asks again");
 }
 
 #[test]

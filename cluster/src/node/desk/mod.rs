@@ -17,7 +17,6 @@ use policy::{Cell, Clock, Timestamp};
 use tokio::sync::mpsc::Sender;
 
 use crate::core::{GONE, StoreReply, StoreRequest};
-use crate::data_dir::NodeKey;
 use crate::entity::EntityLog;
 use crate::error::{StartError, StoreError};
 use crate::message::WireCell;
@@ -249,19 +248,14 @@ impl DeskParts {
                 scope: outcome.scope,
             },
             StoreRequest::LoadOutcomes => StoreReply::LoadOutcomes(heard(store.outcomes())),
-            StoreRequest::EntitiesSince { after, for_node } => self.entities_since(after, for_node),
+            StoreRequest::EntitiesSince { after } => StoreReply::EntitiesSince {
+                after,
+                result: heard(self.entities.since(after)),
+            },
             StoreRequest::SealWindows { term } => StoreReply::SealWindows {
                 term,
                 result: heard(self.seal(term)),
             },
-        }
-    }
-
-    fn entities_since(&self, after: u64, for_node: NodeKey) -> StoreReply {
-        StoreReply::EntitiesSince {
-            after,
-            for_node,
-            result: heard(self.entities.since(after)),
         }
     }
 

@@ -101,13 +101,9 @@ impl World {
     /// What a process answers by itself while the database is away.
     fn without_store(&mut self, node: usize, life: Life, request: StoreRequest) -> StoreReply {
         match (request, self.nodes[node].living(life)) {
-            (StoreRequest::EntitiesSince { after, for_node }, Some(process)) => {
+            (StoreRequest::EntitiesSince { after }, Some(process)) => {
                 let result = Ok(process.shelf.since(after));
-                StoreReply::EntitiesSince {
-                    after,
-                    for_node,
-                    result,
-                }
+                StoreReply::EntitiesSince { after, result }
             }
             (request, _) => request.failed(),
         }
