@@ -119,13 +119,16 @@ pub(crate) fn silent(rate: f64, silence: Duration, rest: u64, nodes: u64) -> u64
 }
 
 /// By how much all nodes together may pass a limit: `min(R (S + D), εL + R D') + R θ + H`, where
-/// `D'` has the time until a node notices that it should send at once, `ε L` is at least one per
-/// node, and `H` is what requests took beyond their holds. Of one node alone only `H` is left.
+/// `R (S + D)` is at least one for each other node, as each may take the last unit at the same moment
+/// however seldom it takes any, `D'` has the time until a node notices that it should send at once,
+/// `ε L` is at least one per node, and `H` is what requests took beyond their holds. Of one node
+/// alone only `H` is left.
 pub(crate) fn overshoot_bound(limit: u64, rate: f64, beyond_holds: u64, sight: &Sight) -> u64 {
     if sight.nodes <= 1 {
         return beyond_holds;
     }
-    let by_interval = rate * sight.staleness().as_secs_f64();
+    let others = (sight.nodes - 1) as f64;
+    let by_interval = others.max(rate * sight.staleness().as_secs_f64());
     let unsent = (limit / TRIGGER_PARTS).max(sight.nodes) as f64;
     let by_trigger = unsent + rate * (sight.delay + sight.tick).as_secs_f64();
     let skewed = rate * sight.skew.as_secs_f64();

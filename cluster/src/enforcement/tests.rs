@@ -104,9 +104,9 @@ fn the_bound_takes_the_better_of_time_and_trigger() {
     assert_eq!(overshoot_bound(600, 100.0, 0, &sight(3)), 13);
     // Of a large limit the time is better.
     assert_eq!(overshoot_bound(1_000_000, 100.0, 0, &sight(3)), 16);
-    // No node sends before its first unit.
-    assert_eq!(overshoot_bound(10, 1.0, 0, &sight(3)), 1);
-    assert_eq!(overshoot_bound(10, 1.0, 7, &sight(3)), 8);
+    // No node sends before its first unit, and all others may take theirs at once.
+    assert_eq!(overshoot_bound(10, 0.0, 0, &sight(3)), 2);
+    assert_eq!(overshoot_bound(10, 1.0, 7, &sight(3)), 2 + 1 + 7);
     assert_eq!(overshoot_bound(600, 100.0, 7, &sight(1)), 7);
 }
 
