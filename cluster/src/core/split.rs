@@ -9,6 +9,8 @@
 //! store: nobody else may take it. So a store that is away for all stops nobody who hears most of
 //! the others, and nobody at all while no one is missing.
 //! After `forget_after` without a word by any way a member is given up, whoever it is.
+//! Who was given up stays so until it is heard or its row is young again: the next to go, of a side
+//! that took its part, would otherwise bring it back.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -46,6 +48,8 @@ pub(super) struct Split {
     pub(super) apart: BTreeSet<NodeKey>,
     /// The others may take this side's part, or have: it takes nothing more.
     pub(super) stopped: bool,
+    /// Whom this node does not hear and has given up.
+    pub(super) over: BTreeSet<Origin>,
     /// How often somebody was given up who may have gone on for a while.
     pub(super) given_up: u64,
     /// When the most silent live member was heard last.
@@ -121,7 +125,7 @@ impl Core {
         unheard.lost = lost;
         self.note_given_up(&over);
         let mut gone = std::mem::take(&mut unheard.gone);
-        gone.extend(over.into_iter().map(|(origin, ..)| origin));
+        gone.extend(&self.split.over);
         let over = |origin: &Origin| self.is_over(*origin);
         let origins = self.counting.store.origins().map(|(origin, _)| origin);
         gone.extend(origins.filter(over));
@@ -176,7 +180,7 @@ impl Core {
     /// Whether one that is silent for so long is taken for dead though it did not say goodbye.
     fn is_given_up(&self, origin: Origin, silent: Duration, may_take: bool, now: Now) -> bool {
         let beats = &self.heartbeats;
-        beats.is_stale(origin) && may_take
+        beats.is_stale(origin) && (may_take || self.split.over.contains(&origin))
             || silent >= self.config.forget_after && !beats.is_fresh(origin, now.mono)
     }
 
@@ -187,6 +191,7 @@ impl Core {
             self.split.given_up += 1;
             self.judge_all = true;
         }
+        self.split.over = over.iter().map(|(origin, ..)| *origin).collect();
     }
 
     fn note_missing(&mut self, missing: BTreeMap<NodeKey, String>) {

@@ -243,3 +243,24 @@ fn who_said_goodbye_is_missed_by_nobody() {
     }
     assert!(fleet.degraded(1).is_empty());
 }
+
+#[test]
+fn who_was_given_up_stays_so_when_another_goes_too() {
+    let mut fleet = Fleet::whole(3);
+    fleet.off[2] = true;
+    fleet.pass(30_000);
+    assert!(fleet.degraded(0).is_empty());
+    // Two of three gave the third up. The one that stays does not doubt it.
+    fleet.leave(1);
+    fleet.pass(30_000);
+    assert_eq!(fleet.degraded(0), ["peers"]);
+    assert_eq!(fleet.admitted(ENOUGH)[0], LIMIT);
+    fleet.restart(1, 20);
+    fleet.pass(10_000);
+    assert!(fleet.degraded(0).is_empty());
+    // The third is there after all.
+    fleet.off[2] = false;
+    fleet.side[2] = 1;
+    fleet.pass(10_000);
+    assert_eq!(fleet.degraded(0), ["partition"]);
+}
