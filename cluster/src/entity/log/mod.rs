@@ -153,12 +153,15 @@ impl EntityLog {
     ) -> Result<Vec<Entity>, WriteError> {
         let mut seen = lock(&self.shared.seen);
         let written = self.commit(writes, change)?;
+        let before = seen.revision;
         if let Some(entity) = written.entities.first() {
             seen.own.insert(entity.revision);
             seen.pass_own();
             self.publish(&seen);
         }
-        self.note(&mut seen, &written.entities, None);
+        // While the store is away peers are told no more than the file has everything of.
+        let up_to = (seen.revision != before).then_some(seen.revision);
+        self.note(&mut seen, &written.entities, up_to);
         Ok(written.entities)
     }
 
