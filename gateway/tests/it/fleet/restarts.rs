@@ -21,7 +21,9 @@ fn plan() -> Plan {
     let mut plan = Plan::limited("");
     plan.conf = Box::new(|provider| {
         let conf = Conf::for_upstream(provider)
-            .server(&format!("drain_grace: {}s", scale().grace.as_secs()));
+            .server(&format!("drain_grace: {}s", scale().grace.as_secs()))
+            // All clients come from here, and two nodes have those of three meanwhile.
+            .server("max_connections_per_address: 10000");
         counting(
             conf,
             &format!("rate_limits: [{{requests: {LIMIT}, every: 1d}}]"),
