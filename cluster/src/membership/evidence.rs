@@ -2,8 +2,9 @@
 //!
 //! Promise: a member whose link closed and whose port refuses, or that is silent and suspected too, is
 //! gone as soon as two other members say so; with fewer to ask they suffice, with none 2 s must pass.
-//! Any packet from it refutes all that; right after the link's end it only starts anew. Failure: who does not answer has not confirmed; gossip
-//! decides then.
+//! Any packet from it refutes all that, and so does its port when somebody answers there; right after
+//! the link's end it only starts anew. Failure: who does not answer has not confirmed; gossip decides
+//! then.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -25,6 +26,9 @@ const FRESH: Duration = Duration::from_secs(3);
 const ON_THE_WAY: Duration = Duration::from_millis(200);
 /// And this soon they may have waited here, on a busy machine: all is looked into again.
 const WAITED: Duration = Duration::from_secs(2);
+/// A process that is being killed still takes connections for a moment: how soon its port is tried
+/// again.
+const DYING: Duration = Duration::from_millis(200);
 /// Members whose answers are kept.
 const VOTES: usize = 64;
 
@@ -87,9 +91,18 @@ impl Evidence {
         if now <= self.closed_at + ON_THE_WAY {
             return Some(self);
         }
+        self.anew(now, ROUND)
+    }
+
+    /// What a port that answers leaves of it.
+    pub(super) fn after_open(self, now: Duration) -> Option<Self> {
+        self.anew(now, DYING)
+    }
+
+    fn anew(self, now: Duration, wait: Duration) -> Option<Self> {
         let anew = Self {
             closed_at: self.closed_at,
-            next_round: now + ROUND,
+            next_round: now + wait,
             ..Self::new(now)
         };
         (now <= self.closed_at + WAITED).then_some(anew)

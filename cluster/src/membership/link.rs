@@ -86,7 +86,8 @@ impl Membership {
             return;
         };
         if outcome == ProbeOutcome::Open {
-            member.evidence = None;
+            let evidence = member.evidence.take();
+            member.evidence = evidence.and_then(|evidence| evidence.after_open(now));
         } else if let Some(evidence) = &mut member.evidence {
             evidence.probed(outcome, now);
         }

@@ -45,6 +45,23 @@ fn a_refused_port_is_fast_evidence() {
 }
 
 #[test]
+fn a_port_that_answers_once_more_while_its_process_dies_hides_nothing() {
+    for seed in [35, 36] {
+        let mut net = Net::joined(seed, 3);
+        net.linking = false;
+        // Its links are gone already, and its kernel still takes connections.
+        net.set(1, Host::Paused);
+        net.cut(addr(1));
+        for _ in 0..10 {
+            net.step();
+        }
+        net.set(1, Host::Refusing);
+        let took = net.run_until(5, "all see the crash", |net| net.all_see_down(1));
+        assert!(took < secs(2), "{took:?}");
+    }
+}
+
+#[test]
 fn a_silent_node_without_a_link_is_fast_evidence_too() {
     for (seed, n) in [(40, 2), (41, 3), (42, 5), (43, 10), (44, 3), (45, 3)] {
         let mut net = Net::joined(seed, n);
