@@ -52,33 +52,27 @@ const FORGET: &str = "
     ), late AS (
         DELETE FROM usage_late WHERE (counter, epoch) IN (SELECT * FROM old) RETURNING 1
     )
-    SELECT (SELECT count(*) FROM gone), (SELECT count(*) FROM late)";
+    SELECT (SELECT count(*) FROM old), (SELECT count(*) FROM gone), (SELECT count(*) FROM late)";
 
 /// Removes old books.
 pub(super) async fn forget(client: &mut Client, sealing: Sealing) -> Outcome<Sealed> {
-    let transaction = client.transaction().await?;
-    let (me, term) = (sealing.me, sealing.term);
-    if !fleet::is_held(&transaction, CLUSTER_SCOPE, SEAL_TASK, me, term).await? {
-        return Ok(Sealed {
-            stale: true,
-            ..Sealed::default()
-        });
-    }
-    let forget = transaction.prepare_cached(FORGET).await?;
-    let most = i64::from(sealing.most);
-    let parameters: [&(dyn ToSql + Sync); 2] = [&signed(sealing.before.0), &most];
-    let row = transaction.query_one(&forget, &parameters).await?;
-    transaction.commit().await?;
-    let windows: i64 = row.try_get(0)?;
-    Ok(Sealed {
-        windows: unsigned(windows),
-        late: unsigned(row.try_get(1)?),
-        stale: false,
-        more: windows >= most,
-    })
+    let (before, most) = (signed(sealing.before.0), i64::from(sealing.most));
+    under_term(client, sealing, FORGET, &[&before, &most]).await
 }
 
 pub(super) async fn seal(client: &mut Client, sealing: Sealing) -> Outcome<Sealed> {
+    let (before, most) = (signed(sealing.before.0), i64::from(sealing.most));
+    let (term, after) = (signed(sealing.term), signed(SEAL_AFTER_MS));
+    under_term(client, sealing, SEAL, &[&before, &most, &term, &after]).await
+}
+
+/// Runs a statement that tells how many periods it found, did and was late with, if the term is held.
+async fn under_term(
+    client: &mut Client,
+    sealing: Sealing,
+    statement: &str,
+    parameters: &[&(dyn ToSql + Sync)],
+) -> Outcome<Sealed> {
     let transaction = client.transaction().await?;
     let (me, term) = (sealing.me, sealing.term);
     if !fleet::is_held(&transaction, CLUSTER_SCOPE, SEAL_TASK, me, term).await? {
@@ -87,16 +81,13 @@ pub(super) async fn seal(client: &mut Client, sealing: Sealing) -> Outcome<Seale
             ..Sealed::default()
         });
     }
-    let seal = transaction.prepare_cached(SEAL).await?;
-    let most = i64::from(sealing.most);
-    let (before, after) = (signed(sealing.before.0), signed(SEAL_AFTER_MS));
-    let parameters: [&(dyn ToSql + Sync); 4] = [&before, &most, &signed(term), &after];
-    let row = transaction.query_one(&seal, &parameters).await?;
+    let statement = transaction.prepare_cached(statement).await?;
+    let row = transaction.query_one(&statement, parameters).await?;
     transaction.commit().await?;
     Ok(Sealed {
         windows: unsigned(row.try_get(1)?),
         late: unsigned(row.try_get(2)?),
         stale: false,
-        more: row.try_get::<_, i64>(0)? >= most,
+        more: row.try_get::<_, i64>(0)? >= i64::from(sealing.most),
     })
 }
