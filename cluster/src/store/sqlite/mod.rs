@@ -17,12 +17,13 @@ mod seal;
 
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use policy::{NanoUsd, Timestamp, Usage};
 use rusqlite::{
-    Connection, OpenFlags, OptionalExtension, Row, Statement, Transaction, TransactionBehavior,
-    params,
+    Connection, ErrorCode, OpenFlags, OptionalExtension, Row, Statement, Transaction,
+    TransactionBehavior, params,
 };
 
 use self::cells::Additions;
@@ -47,6 +48,9 @@ const MIGRATIONS: [&str; 5] = [
 
 /// How long a call waits for another process (a successor, a backup, a shell) that holds the file.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How soon it is tried again where SQLite itself does not wait.
+const BUSY_AGAIN: Duration = Duration::from_millis(5);
 
 /// What the write-ahead log is cut back to after a checkpoint, in bytes.
 const WAL_LIMIT_BYTES: i64 = 16 * 1024 * 1024;
@@ -201,11 +205,28 @@ fn lock(connection: &Mutex<Connection>) -> MutexGuard<'_, Connection> {
 fn prepare(writer: &Connection) -> rusqlite::Result<()> {
     writer.busy_timeout(BUSY_TIMEOUT)?;
     writer.pragma_update(None, "page_size", PAGE_BYTES)?;
-    writer.pragma_update(None, "journal_mode", "WAL")?;
+    use_wal(writer)?;
     writer.pragma_update(None, "synchronous", "FULL")?;
     writer.pragma_update(None, "journal_size_limit", WAL_LIMIT_BYTES)?;
     writer.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
     writer.pragma_update(None, "cache_size", -CACHE_KIB)
+}
+
+/// SQLite does not wait for another process that changes the mode of the same new file: both would
+/// wait for each other, so one is told at once that it is busy, and begins again.
+fn use_wal(writer: &Connection) -> rusqlite::Result<()> {
+    let begun = Instant::now();
+    loop {
+        match writer.pragma_update(None, "journal_mode", "WAL") {
+            Err(error)
+                if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy)
+                    && begun.elapsed() < BUSY_TIMEOUT =>
+            {
+                thread::sleep(BUSY_AGAIN);
+            }
+            done => return done,
+        }
+    }
 }
 
 fn migrate(writer: &mut Connection) -> Result<(), StoreError> {
