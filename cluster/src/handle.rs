@@ -31,7 +31,7 @@ const ORDERS: usize = 4_096;
 const LATE: usize = 65_536;
 
 /// Most findings of one diagnosis that wait to be read; more are left out.
-const FINDINGS: usize = 1_024;
+const FINDINGS: usize = 4_096;
 
 /// After which time without a view the thread hangs: it posts one each 100 ms.
 pub(crate) const STALLED: Duration = Duration::from_secs(5);

@@ -6,6 +6,13 @@ use crate::membership::Member;
 
 impl Core {
     pub(super) fn diagnose(&mut self, id: u64, now: Now) {
+        if !self.round_trips.has_room() {
+            let detail = "too many of them run".to_owned();
+            let diagnosis = self.finding_of_me("diagnosis", false, detail);
+            self.effects.push(Effect::Diagnosed { id, diagnosis });
+            self.effects.push(Effect::DiagnosisEnded { id });
+            return;
+        }
         let mut findings = vec![
             self.finding_of_me("store", self.flush.ok, self.store_detail(now)),
             self.finding_of_me(
@@ -14,18 +21,24 @@ impl Core {
                 format!("{} ms are added to the wall clock", self.clock.offset_ms()),
             ),
         ];
-        for member in self.membership.members() {
-            if member.state == MemberState::Left {
-                continue;
-            }
+        let members = self.membership.members();
+        let members = members.filter(|member| member.state != MemberState::Left);
+        let mut asked = Vec::new();
+        for member in members {
             self.diagnose_member(member, now, &mut findings);
+            asked.push((
+                member.identity.node,
+                member.identity.name.clone(),
+                member.identity.addr,
+            ));
         }
         for diagnosis in findings {
             self.effects.push(Effect::Diagnosed { id, diagnosis });
         }
-        self.effects.push(Effect::DiagnosisEnded { id });
+        self.begin_round_trips(id, asked, now);
     }
 
+    /// What is known of it already.
     fn diagnose_member(&self, member: &Member, now: Now, findings: &mut Vec<Diagnosis>) {
         let node = &member.identity.name;
         let mut find = |check, ok, detail, took| {
@@ -45,34 +58,15 @@ impl Core {
         );
         find("gossip", live, state.to_lowercase(), None);
         let Some(peer) = self.peers.get(&member.identity.node) else {
-            find("link", false, "there was never a link".to_owned(), None);
             return;
         };
         let Some(link) = &peer.link else {
-            let failures = peer.dial.failures;
-            let addr = member.identity.link_addr();
-            let detail = match self.config.me.node < member.identity.node {
-                true => format!("no link to {addr}: {failures} dials failed"),
-                false => format!(
-                    "no link: it dials this node, at port {}",
-                    self.config.grpc_port
-                ),
-            };
-            find("link", false, detail, None);
             return;
         };
-        let up = now.mono.saturating_sub(link.since).as_secs();
-        find("link", true, format!("up for {up} s"), None);
-        let silent = link.silent_for(now.mono);
-        match link.samples.best() {
-            Some(best) => {
-                let detail = format!("silent for {} ms", silent.as_millis());
-                find("ping", silent.as_secs() < 3, detail, Some(best.rtt));
-                let ms = best.offset_ms.saturating_sub(self.clock.offset_ms());
-                let off = format!("{ms} ms from cluster time");
-                find("clock", ms.unsigned_abs() <= 100, off, None);
-            }
-            None => find("ping", false, "no answer yet".to_owned(), None),
+        if let Some(best) = link.samples.best() {
+            let ms = best.offset_ms.saturating_sub(self.clock.offset_ms());
+            let off = format!("{ms} ms from cluster time");
+            find("clock", ms.unsigned_abs() <= 100, off, None);
         }
         let unacked = link.sync.unacked(self.counting.store.seen(self.config.me));
         let lag = link.sync.lag(now.mono);
@@ -97,7 +91,7 @@ impl Core {
         find("entities", !behind, format!("revision {applied}"), None);
     }
 
-    fn finding_of_me(&self, check: &'static str, ok: bool, detail: String) -> Diagnosis {
+    pub(super) fn finding_of_me(&self, check: &'static str, ok: bool, detail: String) -> Diagnosis {
         Diagnosis {
             node: self.config.name.clone(),
             check,

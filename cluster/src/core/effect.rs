@@ -85,8 +85,8 @@ pub enum Incoming {
 pub struct Diagnosis {
     /// The member's name.
     pub node: String,
-    /// `gossip`, `link`, `ping`, `cells`, `clock`, `protocol`, `configuration`, `entities` or
-    /// `store`.
+    /// Measured: `udp`, `tcp` or `grpc`. Known: `gossip`, `clock`, `cells`, `protocol`,
+    /// `configuration`, `entities` or `store`. `diagnosis`: it was refused.
     pub check: &'static str,
     pub ok: bool,
     pub detail: String,

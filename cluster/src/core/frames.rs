@@ -1,5 +1,9 @@
 //! What comes over links.
 
+use std::time::Duration;
+
+use policy::Timestamp;
+
 use super::peer::Peer;
 use super::split::patience;
 use super::{Core, Now};
@@ -54,14 +58,13 @@ impl Core {
                     wall: self.clock.raw(now),
                 },
             ),
-            Frame::Pong { echoed, wall, .. } => {
-                let raw = self.clock.raw(now);
-                let rtt = now.mono.saturating_sub(echoed);
-                if let Some(link) = self.link_mut(node) {
-                    link.note_echo(echoed);
-                    link.samples.add(rtt, wall, raw);
-                }
-                self.aim_clock();
+            Frame::Pong {
+                number,
+                echoed,
+                wall,
+            } => {
+                self.pong_came(node, echoed, wall, now);
+                self.link_answered(node, number, now);
             }
             Frame::Suspect { about } => {
                 let gone = self.membership.asked_about(about);
@@ -72,6 +75,16 @@ impl Core {
             }
             other => self.news_came(node, other, now),
         }
+    }
+
+    fn pong_came(&mut self, node: NodeKey, echoed: Duration, wall: Timestamp, now: Now) {
+        let raw = self.clock.raw(now);
+        let rtt = now.mono.saturating_sub(echoed);
+        if let Some(link) = self.link_mut(node) {
+            link.note_echo(echoed);
+            link.samples.add(rtt, wall, raw);
+        }
+        self.aim_clock();
     }
 
     fn news_came(&mut self, node: NodeKey, frame: Frame, now: Now) {

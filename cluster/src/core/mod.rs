@@ -23,6 +23,7 @@ mod peer;
 mod peering;
 mod ready;
 mod revoke;
+mod round_trips;
 mod show;
 mod split;
 mod tracked;
@@ -57,6 +58,7 @@ use self::news::News;
 use self::peer::Peer;
 use self::ready::Ready;
 use self::revoke::Revocations;
+use self::round_trips::RoundTrips;
 use self::split::Split;
 
 use crate::config::{Partition, Task};
@@ -125,6 +127,7 @@ pub(crate) struct Core {
     news: News,
     ready: Ready,
     flush: Flush,
+    round_trips: RoundTrips,
     figures: Figures,
     draining: bool,
     left: bool,
@@ -173,6 +176,7 @@ impl Core {
             news: News::default(),
             ready: Ready::new(mono),
             flush: Flush::new(mono),
+            round_trips: RoundTrips::default(),
             figures: Figures::default(),
             draining: false,
             left: false,
@@ -280,6 +284,7 @@ impl Core {
         self.tend_outcomes(now);
         self.tend_store(now);
         self.forget_peers();
+        self.tend_round_trips(now);
         self.follow_membership(now);
     }
 
@@ -341,6 +346,7 @@ impl Core {
         self.publish_all(now);
         self.flush_last(now.mono);
         self.ask(StoreRequest::Goodbye);
+        self.end_round_trips();
         self.membership.leave(now.mono);
         self.left = true;
     }

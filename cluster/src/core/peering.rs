@@ -323,6 +323,9 @@ impl Core {
         result: Result<&[u8], ExchangeFailure>,
         now: Now,
     ) {
+        if let Err(failure) = result {
+            self.exchange_failed(to, failure);
+        }
         self.membership.exchange_answered(to, result, now.mono);
     }
 
@@ -349,6 +352,7 @@ impl Core {
                     tracing::error!(%by, name, "another live node has this node's name");
                     self.name_taken = Some(by);
                 }
+                MembershipEffect::Answered(ping) => self.ping_answered(ping, now),
                 MembershipEffect::KeyTaken(twin) => self.key_taken(twin),
             }
         }

@@ -39,8 +39,19 @@ pub(crate) enum MembershipEffect {
     Changed(Origin),
     /// Another live node bears this node's name, and this node came later.
     NameTaken { by: Origin, name: String },
+    /// It answered a ping of `Membership::ping`.
+    Answered(Ping),
     /// Another live process has this node's key, or none has any more.
     KeyTaken(Option<super::Twin>),
+}
+
+/// A ping beside those of gossip.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Ping {
+    pub(crate) to: NodeKey,
+    pub(crate) by_tcp: bool,
+    /// As `Membership::ping_numbers` gave it.
+    pub(crate) number: u8,
 }
 
 /// Counts since the start.

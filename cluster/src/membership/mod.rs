@@ -28,7 +28,9 @@ use foca::State;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-pub(crate) use self::effect::{GossipStats, MembershipConfig, MembershipEffect, MembershipError};
+pub(crate) use self::effect::{
+    GossipStats, MembershipConfig, MembershipEffect, MembershipError, Ping,
+};
 pub(crate) use self::identity::Identity;
 pub(crate) use self::member::{LinkSight, Member};
 
@@ -45,6 +47,8 @@ use crate::origin::Origin;
 pub(crate) const DATAGRAM_BYTES: usize = 1_340;
 /// How often states are judged by time alone.
 const LOOK: Duration = Duration::from_millis(100);
+/// Pings that go by one call of `Membership::ping_numbers`.
+pub(crate) const PINGS: u8 = 4;
 /// How long a lost member is asked for often.
 const LATELY: Duration = Duration::from_secs(600);
 
@@ -216,6 +220,23 @@ impl Membership {
     /// without this call.
     pub(crate) fn note_lateness(&mut self, late: Duration, now: Duration) {
         self.swim.note_lateness(late, now);
+    }
+
+    /// The first of [`PINGS`] numbers in a row that neither gossip nor anybody else uses soon.
+    pub(crate) fn ping_numbers(&mut self) -> u8 {
+        self.swim.ping_numbers()
+    }
+
+    /// Pings a member beside gossip, which learns nothing from what does not come back. `false`: not
+    /// sent, since it is no member or too many exchanges with it have no answer yet.
+    pub(crate) fn ping(&mut self, ping: Ping, now: Duration) -> bool {
+        let Some(member) = self.members.get(&ping.to) else {
+            return false;
+        };
+        let to = member.identity.clone();
+        let sent = self.begin(now) && self.swim.ping(&to, ping, now);
+        self.effects.extend(self.swim.take_effects(now));
+        sent
     }
 
     /// What is to be done, in this order.

@@ -96,6 +96,7 @@ fn three_nodes_count_together_and_follow_each_other() {
     a_key_works_everywhere(nodes);
     a_revocation_is_in_force_everywhere(nodes);
     every_node_says_what_it_sees(nodes);
+    who_does_not_answer_is_told(&few.nodes);
     a_revocation_needs_no_store(&mut few);
 }
 
@@ -185,9 +186,35 @@ fn every_node_says_what_it_sees(nodes: &[Node]) {
         }
         let (well, text) = told(node, "diagnose");
         assert!(well, "{text}");
-        assert!(text.lines().count() > 6, "{text}");
+        let others = ["n1", "n2", "n3"]
+            .into_iter()
+            .filter(|name| view["node"] != *name);
+        for other in others {
+            for channel in ["udp", "tcp", "grpc"] {
+                let asked = format!("ok   {other} {channel}: ");
+                let mut lines = text.lines().filter(|line| line.starts_with(&asked));
+                assert!(lines.any(|line| line.ends_with("ms)")), "{asked}\n{text}");
+            }
+        }
         assert!(text.lines().all(|line| line.starts_with("ok ")), "{text}");
     }
+}
+
+/// A process that stands still and one that is gone show by what they do not answer.
+fn who_does_not_answer_is_told(nodes: &[Node]) {
+    nodes[2].process.signal("STOP");
+    let (well, text) = told(&nodes[0], "diagnose");
+    nodes[2].process.signal("CONT");
+    assert!(!well, "{text}");
+    for (channel, verdict) in [
+        ("udp", "FAIL n3 udp: no answer to 3 datagrams to "),
+        ("tcp", "FAIL n3 tcp: no answer from "),
+        ("grpc", "FAIL n3 grpc: no answer over the stream in 2 s"),
+    ] {
+        assert!(text.contains(verdict), "{text}");
+        assert!(text.contains(&format!("ok   n2 {channel}: ")), "{text}");
+    }
+    assert!(text.ends_with("checks failed\n"), "{text}");
 }
 
 /// Revoked on one node while Postgres is away: refused by all within a second,

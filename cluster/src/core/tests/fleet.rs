@@ -32,7 +32,9 @@ pub(super) struct Fleet {
     terms: BTreeMap<String, (usize, u64)>,
     pub(super) asked_outcomes: u32,
     pub(super) fail_outcomes: u32,
-    ms: u64,
+    /// What diagnoses found, and when; nothing: its end.
+    pub(super) diagnosed: Vec<(u64, u64, Option<Diagnosis>)>,
+    pub(super) ms: u64,
 }
 
 impl Fleet {
@@ -63,6 +65,7 @@ impl Fleet {
             terms: BTreeMap::new(),
             asked_outcomes: 0,
             fail_outcomes: 0,
+            diagnosed: Vec::new(),
             ms: 0,
         };
         for number in 1..=count {
@@ -109,10 +112,15 @@ impl Fleet {
         self.join();
     }
 
+    /// A node is asked for something.
+    pub(super) fn order(&mut self, node: usize, command: Command) {
+        let effects = self.nodes[node].order(command);
+        self.carry_out(node, effects);
+    }
+
     /// A node says goodbye and goes.
     pub(super) fn leave(&mut self, node: usize) {
-        let effects = self.nodes[node].order(Command::Leave);
-        self.carry_out(node, effects);
+        self.order(node, Command::Leave);
         self.pass(500);
         self.off[node] = true;
     }
@@ -209,6 +217,10 @@ impl Fleet {
                     };
                     self.on_way.push_back((node, Input::Store(reply)));
                 }
+                Effect::Diagnosed { id, diagnosis } => {
+                    self.diagnosed.push((self.ms, id, Some(diagnosis)));
+                }
+                Effect::DiagnosisEnded { id } => self.diagnosed.push((self.ms, id, None)),
                 _ => {}
             }
         }

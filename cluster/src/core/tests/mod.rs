@@ -2,6 +2,7 @@ mod alone;
 mod apart;
 mod asked;
 mod clocks;
+mod diagnosing;
 mod fleet;
 mod flushing;
 mod hostile;

@@ -254,7 +254,11 @@ fn news_go_to_the_others_and_what_came_of_them_comes_back() {
     assert_eq!(a.handle.wait_applied(1, PATIENCE), on_both);
 
     let findings: Vec<_> = a.handle.diagnose().iter().collect();
-    assert!(findings.iter().any(|found| found.node == "node-b"));
+    for channel in ["udp", "tcp", "grpc"] {
+        let mut of_b = findings.iter().filter(|found| found.node == "node-b");
+        let found = of_b.find(|found| found.check == channel).expect(channel);
+        assert!(found.ok && found.took.is_some(), "{found:?}");
+    }
     a.stop();
     b.stop();
     assert_eq!(a.handle.diagnose().iter().count(), 0, "after the end");

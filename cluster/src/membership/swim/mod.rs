@@ -24,11 +24,11 @@ use self::path::{Paths, Way};
 pub(super) use self::timers::LATE;
 use self::timers::Timers;
 
-use super::effect::{GossipStats, MembershipEffect};
+use super::effect::{GossipStats, MembershipEffect, Ping};
 use super::identity::Identity;
 use super::notice::{Notice, NoticeBoard};
 use super::wire::{Exchange, WRAPPED, WireCodec};
-use super::{DATAGRAM_BYTES, MembershipConfig};
+use super::{DATAGRAM_BYTES, MembershipConfig, PINGS};
 
 /// A change is told at least so many times by each who learns it, twice as often where probes are
 /// lost.
@@ -71,6 +71,8 @@ pub(super) struct Swim {
     effects: Vec<MembershipEffect>,
     suspicion: Duration,
     indirect_probes: NonZeroUsize,
+    /// Numbers of pings that were given away.
+    pings: u8,
     /// What foca's configuration was made for: a power of two of members, and lost probes.
     made_for: (u32, bool),
     stats: GossipStats,
@@ -104,6 +106,7 @@ impl Swim {
             effects: Vec::new(),
             suspicion: config.suspicion,
             indirect_probes,
+            pings: 0,
             made_for,
             stats: GossipStats::default(),
         }
@@ -241,8 +244,43 @@ impl Swim {
         })
     }
 
+    /// Far from the number of foca's probe, which grows by one a second.
+    pub(super) fn ping_numbers(&mut self) -> u8 {
+        let probe = self.probe.as_ref().map_or(0, |probe| probe.number);
+        self.pings = self.pings.wrapping_add(PINGS) % 128;
+        probe.wrapping_add(64).wrapping_add(self.pings)
+    }
+
+    /// Pings a member by the way that is asked for, whatever is known of the ways.
+    pub(super) fn ping(&mut self, to: &Identity, ping: Ping, now: Duration) -> bool {
+        let header = Header {
+            src: self.me().clone(),
+            src_incarnation: 0,
+            dst: to.clone(),
+            message: Message::Ping(ping.number),
+        };
+        let mut bytes = Vec::new();
+        if WireCodec.encode_header(&header, &mut bytes).is_err() {
+            return false;
+        }
+        let to = to.addr;
+        if ping.by_tcp {
+            let (from, packets) = (self.me().addr, vec![bytes]);
+            return self.exchange(to, Exchange::Wrapped { from, packets }, now);
+        }
+        self.stats.datagrams_sent += 1;
+        self.stats.bytes_sent += bytes.len() as u64;
+        self.effects.push(MembershipEffect::Datagram { to, bytes });
+        true
+    }
+
     fn note_life(&mut self, header: &Header<Identity>, by_tcp: bool, now: Duration) {
         let from = header.src.addr;
+        if let Message::Ack(number) = header.message {
+            let to = header.src.node;
+            let ping = Ping { to, by_tcp, number };
+            self.effects.push(MembershipEffect::Answered(ping));
+        }
         if let Message::Ack(number) = header.message
             && let Some(probe) = &mut self.probe
             && probe.number == number
