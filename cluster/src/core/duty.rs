@@ -214,10 +214,7 @@ impl Core {
 
     fn keep_term(&mut self, at: usize, now: Now) {
         let duty = &mut self.duties.list[at];
-        let waits = duty
-            .asked
-            .is_some_and(|at| now.mono.saturating_sub(at) < LEASE);
-        if now.mono >= duty.next_ask && !waits {
+        if now.mono >= duty.next_ask && duty.asked.is_none() {
             duty.asked = Some(now.mono);
             duty.next_ask = now.mono + RENEW;
             let (scope, task) = (duty.scope.clone(), duty.task.name.clone());

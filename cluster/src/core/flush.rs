@@ -27,9 +27,6 @@ const RELOAD_EVERY: Duration = Duration::from_secs(1);
 /// When a process died, its last usage is in the store a little later.
 pub(super) const RELOAD_AFTER_DEATH: Duration = Duration::from_secs(5);
 
-/// A request that was not answered by then is asked again.
-const UNANSWERED: Duration = Duration::from_secs(30);
-
 /// What the store knows and does not know.
 #[derive(Debug, Default)]
 pub(super) struct Flush {
@@ -42,7 +39,8 @@ pub(super) struct Flush {
     round: Duration,
     /// The oldest that is left once the store has what it was asked last.
     then_since: Option<Duration>,
-    asked_flush: Option<Duration>,
+    /// Whether cells are being written.
+    flushing: bool,
     next_flush: Duration,
     /// Dead processes that this node flushes for.
     heir_of: BTreeSet<Origin>,
@@ -115,10 +113,9 @@ impl Flush {
 impl Core {
     /// Asks the store for what is due.
     pub(super) fn tend_store(&mut self, now: Now) {
+        // Each request is answered, however late: to ask again would only make the store later.
         let mono = now.mono;
-        let waits =
-            |asked: Option<Duration>| asked.is_some_and(|at| mono.saturating_sub(at) < UNANSWERED);
-        let may_load = self.ready.clock_known && !waits(self.flush.asked_load);
+        let may_load = self.ready.clock_known && self.flush.asked_load.is_none();
         if may_load && self.flush.next_load.is_some_and(|at| mono >= at) {
             self.flush.asked_load = Some(mono);
             if !self.ready.loaded {
@@ -131,7 +128,7 @@ impl Core {
         if self.flush.next_outcomes.take_if(|at| mono >= *at).is_some() {
             self.ask(StoreRequest::LoadOutcomes);
         }
-        if mono >= self.flush.next_flush && !waits(self.flush.asked_flush) {
+        if mono >= self.flush.next_flush && !self.flush.flushing {
             self.flush.next_flush = mono + FLUSH_EVERY;
             self.inherit(mono);
             self.flush_some(mono);
@@ -178,7 +175,7 @@ impl Core {
         if !flush.dirty.is_empty() {
             flush.next_flush = now + NEXT_PART;
         }
-        flush.asked_flush = Some(now);
+        flush.flushing = true;
         self.ask(StoreRequest::FlushCells(cells));
     }
 
@@ -190,7 +187,7 @@ impl Core {
     }
 
     fn flushed(&mut self, cells: &[(Origin, WireCell)], ok: bool, now: Now) {
-        self.flush.asked_flush = None;
+        self.flush.flushing = false;
         if ok {
             let flush = &mut self.flush;
             let left = !flush.dirty.is_empty();
@@ -258,7 +255,9 @@ impl Core {
         self.flush.ok = reply.is_ok();
         match reply {
             StoreReply::Heartbeat(result) => self.heartbeats.answered(result.is_ok()),
-            StoreReply::Heartbeats(Ok(rows)) => {
+            StoreReply::Heartbeats(result) => {
+                self.heartbeats.looked();
+                let Ok(rows) = result else { return };
                 self.watch_predecessors(&rows, now);
                 self.heartbeats.read(self.config.me.node, &rows, now.mono);
             }
@@ -288,9 +287,7 @@ impl Core {
             StoreReply::SealWindows { term, result } => {
                 self.windows_sealed(term, result.is_ok(), now);
             }
-            StoreReply::Heartbeats(Err(()))
-            | StoreReply::KeptCells(_)
-            | StoreReply::ReleaseTerm(_) => {}
+            StoreReply::KeptCells(_) | StoreReply::ReleaseTerm(_) => {}
         }
     }
 

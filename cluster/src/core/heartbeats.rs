@@ -26,9 +26,6 @@ pub(crate) const GONE: &str = "";
 /// How much sooner the process itself takes its row for old.
 const MARGIN: Duration = Duration::from_secs(2);
 
-/// A renewal that was not answered by then is asked for again.
-const UNANSWERED: Duration = Duration::from_secs(30);
-
 /// How long a process with a row may be no member: it may be about to join.
 const JOINS_WITHIN: Duration = Duration::from_secs(3);
 
@@ -39,7 +36,10 @@ const MOST: usize = 1_024;
 #[derive(Debug, Default)]
 pub(super) struct Heartbeats {
     next: Duration,
+    /// When the renewal was asked for that has no answer yet.
     asked: Option<Duration>,
+    /// Whether the rows are being read.
+    reading: bool,
     /// When the renewal that was answered last was asked for.
     pub(super) renewed: Option<Duration>,
     /// As they were read last; `None`: never.
@@ -85,6 +85,11 @@ impl Heartbeats {
         if ok {
             self.renewed = asked.or(self.renewed);
         }
+    }
+
+    /// The rows were read, or could not be.
+    pub(super) fn looked(&mut self) {
+        self.reading = false;
     }
 
     /// Takes in the rows of all nodes but `me`.
@@ -206,13 +211,12 @@ impl Core {
         if now < beats.next {
             return;
         }
-        let unanswered = |asked: Duration| now.saturating_sub(asked) < UNANSWERED;
-        if beats.asked.is_some_and(unanswered) {
+        if beats.asked.is_some() || beats.reading {
             return;
         }
         beats.next = now + EVERY;
-        // Whichever is answered first, it is not taken for later than it was asked.
-        beats.asked.get_or_insert(now);
+        beats.asked = Some(now);
+        beats.reading = true;
         self.ask(StoreRequest::Heartbeat);
         self.ask(StoreRequest::Heartbeats);
     }

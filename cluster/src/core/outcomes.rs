@@ -24,9 +24,6 @@ const MOST_WAITING: usize = 64;
 /// How often the store is asked about one task when nothing newer was told.
 const ASK_EVERY: Duration = Duration::from_secs(5);
 
-/// A question that was not answered by then is asked again.
-const UNANSWERED: Duration = Duration::from_secs(30);
-
 /// Task and scope.
 type Key = (String, String);
 
@@ -91,10 +88,8 @@ impl Outcomes {
     }
 
     fn may_ask(&self, key: &Key, now: Duration) -> bool {
-        self.asked.get(key).is_none_or(|(at, answered)| {
-            let passed = now.saturating_sub(*at);
-            passed >= if *answered { ASK_EVERY } else { UNANSWERED }
-        })
+        let asked = self.asked.get(key);
+        asked.is_none_or(|(at, answered)| *answered && now.saturating_sub(*at) >= ASK_EVERY)
     }
 
     /// Those that wait for an answer about `key`, and whether they came before it was asked for.

@@ -35,6 +35,11 @@ pub(super) struct Report {
 pub(super) fn run(scenario: Scenario) -> Result<Report, String> {
     let mut world = World::new(scenario);
     world.run_until(world.scenario.heal_at);
+    finish(world)
+}
+
+/// Ends all that goes wrong, and holds what comes of it against the rules.
+pub(super) fn finish(mut world: World) -> Result<Report, String> {
     world.heal();
     world.run_until(world.scenario.idle_at);
     let mut report = recover(&mut world);

@@ -2,6 +2,7 @@
 
 mod apart;
 mod hostile;
+mod outage;
 mod parts;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -9,7 +9,7 @@ use super::{Event, World};
 use crate::core::{Input, StoreReply, StoreRequest};
 
 /// Requests to the store that a core may have open at once, however long an outage lasts.
-const MOST_ASKED: usize = 64;
+const MOST_ASKED: usize = 32;
 
 /// A database that does not answer is given up after this.
 pub(super) const PATIENCE: Duration = Duration::from_secs(3);
