@@ -27,6 +27,7 @@ const STATES: [MemberState; 5] = [
 pub(super) struct ClusterSeries {
     members: IntGaugeVec,
     member_changes: IntCounterVec,
+    link_changes: IntCounterVec,
     caught_up: IntGauge,
     leader: IntGaugeVec,
     leader_changes: IntCounter,
@@ -66,6 +67,7 @@ impl ClusterSeries {
         ClusterSeries {
             members: make.gauges("tyr_cluster_members", "Nodes of the cluster as this node sees them, itself included.", &["state"]),
             member_changes: make.counters("tyr_cluster_member_changes_total", "Other nodes that came up, were found gone, or said that they leave.", &["to"]),
+            link_changes: make.counters("tyr_cluster_link_changes_total", "Links to other nodes that came up or ended.", &["to"]),
             caught_up: make.gauge("tyr_cluster_caught_up", "1 when this node knows what the others have counted, else 0."),
             leader: make.gauges("tyr_cluster_leader", "1 while this node leads, else 0.", &["scope"]),
             leader_changes: make.counter("tyr_cluster_leader_changes_total", "Changes of a leader, as this node saw them."),
@@ -221,6 +223,9 @@ impl ClusterSeries {
         ];
         for (to, total) in changes {
             raise(&self.member_changes.with_label_values(&[to]), total);
+        }
+        for (to, total) in [("up", figures.links_up), ("down", figures.links_down)] {
+            raise(&self.link_changes.with_label_values(&[to]), total);
         }
         raise(&self.gaps, figures.gaps);
         raise(&self.too_large, figures.revisions_too_large);

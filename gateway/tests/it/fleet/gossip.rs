@@ -4,12 +4,12 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::{Check, scale};
+use super::{Check, bound, limits, scale};
 use crate::harness::client::ask;
 use crate::harness::fault::Weather;
 use crate::harness::fleet::{Plan, SECRET, chat, members, up_in};
 use crate::harness::load::Load;
-use crate::harness::pressure::{Pressure, count};
+use crate::harness::pressure::{Pressure, count, most_within};
 use crate::harness::wait::{look_for, within};
 use crate::harness::{Ask, Conf, Fleet};
 
@@ -33,6 +33,7 @@ fn lost_and_late_datagrams_evict_nobody() {
         loss: 30,
         doubled: 5,
         jitter: Duration::from_millis(200),
+        ..Weather::default()
     });
     let targets = [0, 1, 2].map(|node| fleet.nodes[node].data);
     let pressure = Pressure::start(&targets, &chat(2), Duration::from_millis(50));
@@ -69,6 +70,59 @@ fn lost_and_late_datagrams_evict_nobody() {
     fleet.await_whole();
     let agreed = fleet.agree(Duration::from_secs(30));
     assert_eq!(agreed.on.requests, good);
+}
+
+#[test]
+fn streams_that_stand_still_and_break_lose_nothing_and_hold_the_limit() {
+    let check = Check::begin("broken streams");
+    let scale = scale();
+    let mut plan = Plan::limited(&limits());
+    plan.weather = true;
+    plan.seed = 11;
+    let fleet = Fleet::start(3, plan);
+    let links_lost = || -> f64 {
+        let all = fleet.nodes.iter();
+        all.map(|node| node.metric("tyr_cluster_link_changes_total", "to=\"down\""))
+            .sum()
+    };
+    let before = links_lost();
+    fleet.set_weather(Weather {
+        stall: Duration::from_millis(60),
+        broken: 10,
+        ..Weather::default()
+    });
+    let targets = [0, 1, 2].map(|node| fleet.nodes[node].data);
+    // Twice what the limit lets through.
+    let offered = 2.0 * scale.limit as f64 / scale.window_length.as_secs_f64();
+    let pace = Duration::from_secs_f64(targets.len() as f64 / offered);
+    let pressure = Pressure::start(&targets, &chat(2), pace);
+    let mut told = 0;
+    look_for(scale.storm, || {
+        let bounds = fleet.nodes.iter().map(|node| bound(node, "requests"));
+        told = told.max(bounds.max().unwrap_or(0));
+    });
+    let lost = links_lost() - before;
+    let heard = pressure.stop();
+    let most = most_within(&heard, scale.window_length);
+    let (good, refused) = (count(&heard, 200), count(&heard, 429));
+    fleet.set_weather(Weather::default());
+    fleet.await_whole();
+    let agreed = fleet.agree(Duration::from_secs(30));
+    check.measured(
+        format!(
+            "each piece up to 60 ms late, 1 % of pieces break their connection, for {:?}: {lost} links lost; {most} in the fullest {}, {good} good, {refused} refused; all agree after {:?}",
+            scale.storm, scale.window, agreed.nodes
+        ),
+        format!("{} + {told}", scale.limit),
+    );
+    assert!(lost >= 10.0, "{lost} links were lost");
+    assert_eq!(good + refused, heard.iter().flatten().count() as u64);
+    assert_eq!(agreed.on.requests, good, "what the provider served");
+    assert!(
+        most <= scale.limit + told,
+        "{most} in a window, bound {told}"
+    );
+    assert!(told <= scale.limit / 2, "a bound of {told} promises little");
 }
 
 #[test]

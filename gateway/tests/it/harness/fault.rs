@@ -1,5 +1,5 @@
 //! What stands between nodes, or between a node and its database: relays that pass bytes on, and
-//! a proxy that loses, delays and doubles datagrams by a seed.
+//! a proxy that by a seed loses, delays and doubles datagrams, and delays and breaks connections.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// What becomes of datagrams.
+/// What becomes of datagrams, and of connections.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Weather {
     /// Lost, of a hundred.
@@ -19,6 +19,39 @@ pub struct Weather {
     pub doubled: u64,
     /// Each is late by up to this; so they overtake each other.
     pub jitter: Duration,
+    /// Each piece of what goes over a connection is late by up to this, and those after it with it.
+    pub stall: Duration,
+    /// Connections broken, of a thousand pieces.
+    pub broken: u64,
+}
+
+type Shared = Arc<Mutex<Weather>>;
+
+fn at_present(weather: &Shared) -> Weather {
+    *weather.lock().expect("no panic while it is held")
+}
+
+/// Numbers by xorshift.
+struct Dice(u64);
+
+impl Dice {
+    fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
+    /// A number below `sides`.
+    fn roll(&mut self, sides: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % sides
+    }
+
+    /// A time up to `most`.
+    fn time(&mut self, most: Duration) -> Duration {
+        let micros = u64::try_from(most.as_micros()).unwrap_or(0);
+        Duration::from_micros(self.roll(micros + 1))
+    }
 }
 
 /// Passes connections on for as long as the value lives.
@@ -31,6 +64,10 @@ pub struct Relay {
 impl Relay {
     /// Passes what comes to `at` on to `to`.
     pub fn start(at: SocketAddr, to: SocketAddr) -> Self {
+        Self::in_weather(at, to, Shared::default(), 1)
+    }
+
+    fn in_weather(at: SocketAddr, to: SocketAddr, weather: Shared, seed: u64) -> Self {
         let listener = TcpListener::bind(at).expect("the relay's address");
         let address = listener.local_addr().expect("an address");
         let end = Arc::new(AtomicBool::new(false));
@@ -38,7 +75,7 @@ impl Relay {
         let open: Arc<Mutex<Vec<TcpStream>>> = Arc::default();
         let opened = Arc::clone(&open);
         thread::spawn(move || {
-            for near in listener.incoming().map_while(Result::ok) {
+            for (number, near) in (0..).zip(listener.incoming().map_while(Result::ok)) {
                 if ended.load(Ordering::SeqCst) {
                     return;
                 }
@@ -49,7 +86,8 @@ impl Relay {
                     .lock()
                     .expect("no panic while it is held")
                     .push(again);
-                thread::spawn(move || pass(near, to));
+                let weather = Arc::clone(&weather);
+                thread::spawn(move || pass(near, to, &weather, seed + 2 * number));
             }
         });
         Self { address, end, open }
@@ -72,7 +110,7 @@ impl Drop for Relay {
     }
 }
 
-fn pass(near: TcpStream, to: SocketAddr) {
+fn pass(near: TcpStream, to: SocketAddr, weather: &Shared, seed: u64) {
     // Whoever is not there is not there for the caller, either.
     let Ok(far) = TcpStream::connect(to) else {
         return;
@@ -82,14 +120,21 @@ fn pass(near: TcpStream, to: SocketAddr) {
     let (Ok(near_again), Ok(far_again)) = (near.try_clone(), far.try_clone()) else {
         return;
     };
-    let back = thread::spawn(move || copy(far_again, near_again));
-    copy(near, far);
+    let there = Arc::clone(weather);
+    let back = thread::spawn(move || copy(far_again, near_again, &there, seed + 1));
+    copy(near, far, weather, seed);
     back.join().ok();
 }
 
-fn copy(mut from: TcpStream, mut to: TcpStream) {
+fn copy(mut from: TcpStream, mut to: TcpStream, weather: &Shared, seed: u64) {
+    let mut dice = Dice::new(seed);
     let mut buffer = [0; 16 * 1024];
     while let Ok(count @ 1..) = from.read(&mut buffer) {
+        let now = at_present(weather);
+        if dice.roll(1_000) < now.broken {
+            break;
+        }
+        thread::sleep(dice.time(now.stall));
         if to.write_all(&buffer[..count]).is_err() {
             break;
         }
@@ -98,9 +143,9 @@ fn copy(mut from: TcpStream, mut to: TcpStream) {
     from.shutdown(Shutdown::Both).ok();
 }
 
-/// Stands before one node's gossip: datagrams have weather, connections pass.
+/// Stands before one node: what comes to it has weather.
 pub struct Gossip {
-    weather: Arc<Mutex<Weather>>,
+    weather: Shared,
     end: Arc<AtomicBool>,
     pub seen: Arc<AtomicU64>,
     /// Exchanges of gossip over TCP.
@@ -115,12 +160,18 @@ impl Gossip {
         let udp = UdpSocket::bind((at, ports[0])).expect("the proxy's address");
         udp.set_read_timeout(Some(Duration::from_millis(1)))
             .expect("a timeout");
+        let weather = Shared::default();
+        let relay = |port: u16| {
+            let (at, to) = ((at, port).into(), (node, port).into());
+            Relay::in_weather(at, to, Arc::clone(&weather), seed + u64::from(port))
+        };
+        let [exchanges, streams] = ports.map(relay);
         let gossip = Self {
-            weather: Arc::default(),
+            weather,
             end: Arc::default(),
             seen: Arc::default(),
-            _exchanges: Relay::start((at, ports[0]).into(), (node, ports[0]).into()),
-            streams: Some(Relay::start((at, ports[1]).into(), (node, ports[1]).into())),
+            _exchanges: exchanges,
+            streams: Some(streams),
         };
         let (weather, end, seen) = (
             Arc::clone(&gossip.weather),
@@ -132,12 +183,12 @@ impl Gossip {
             let mut sky = Sky {
                 udp,
                 to,
-                dice: seed | 1,
+                dice: Dice::new(seed),
                 waiting: BinaryHeap::new(),
                 number: 0,
             };
             while !end.load(Ordering::SeqCst) {
-                let now = *weather.lock().expect("no panic while it is held");
+                let now = at_present(&weather);
                 if sky.turn(now) {
                     seen.fetch_add(1, Ordering::Relaxed);
                 }
@@ -165,7 +216,7 @@ impl Drop for Gossip {
 struct Sky {
     udp: UdpSocket,
     to: SocketAddr,
-    dice: u64,
+    dice: Dice,
     waiting: BinaryHeap<Reverse<(Instant, u64, Vec<u8>)>>,
     number: u64,
 }
@@ -186,17 +237,16 @@ impl Sky {
         let Ok((count, _)) = self.udp.recv_from(&mut buffer) else {
             return false;
         };
-        if self.roll(100) < weather.loss {
+        if self.dice.roll(100) < weather.loss {
             return true;
         }
-        let copies = if self.roll(100) < weather.doubled {
+        let copies = if self.dice.roll(100) < weather.doubled {
             2
         } else {
             1
         };
         for _ in 0..copies {
-            let jitter = u64::try_from(weather.jitter.as_micros()).unwrap_or(0);
-            let late = Duration::from_micros(self.roll(jitter + 1));
+            let late = self.dice.time(weather.jitter);
             self.number += 1;
             self.waiting.push(Reverse((
                 Instant::now() + late,
@@ -205,13 +255,5 @@ impl Sky {
             )));
         }
         true
-    }
-
-    /// A number below `sides`, by xorshift.
-    fn roll(&mut self, sides: u64) -> u64 {
-        self.dice ^= self.dice << 13;
-        self.dice ^= self.dice >> 7;
-        self.dice ^= self.dice << 17;
-        self.dice % sides
     }
 }
