@@ -347,7 +347,8 @@ impl Core {
         }
     }
 
-    /// Up to where this side may go, while members are missing.
+    /// Up to where this side may go, while members are missing: what was used when they went, its part
+    /// of the rest, and what the store has told since of the use of theirs.
     fn share_of(&mut self, slot: Slot, counter: &Counter, now: Now) -> Option<Share> {
         let (apart, stopped) = (&self.split.apart, self.split.stopped);
         if !self.shares() {
@@ -360,18 +361,21 @@ impl Core {
             .filter(|(origin, _)| apart.contains(&origin.node))
             .flat_map(|(_, cells)| cells.of(slot).filter(|(epoch, _)| *epoch == 0))
             .fold(0_u64, |sum, (_, state)| sum.saturating_add(state.held));
+        let mut theirs = self.counting.of_nodes(apart, slot);
         let limited = self.counting.counters.at_mut(slot)?.limited()?;
         let id = counter.id();
+        let counts = |epoch| id.expires_at(epoch).is_some_and(|end| end > now.wall);
+        theirs.retain(|(epoch, _)| counts(*epoch));
+        let grown = limited.elsewhere.grown(self.split.changes, theirs);
         let base = match id.expires_at(0) {
             None => frozen,
-            Some(_) => limited
-                .base
-                .live(|epoch| id.expires_at(epoch).is_some_and(|end| end > now.wall)),
+            Some(_) => limited.base.live(counts),
         };
         let limit = limited.limit;
+        let part = enforcement::share_ceiling(limit, base, visible, members);
         let ceiling = match stopped {
             true => 0,
-            false => enforcement::share_ceiling(limit, base, visible, members),
+            false => part.saturating_add(grown).min(limit),
         };
         let rest = limit.saturating_sub(base);
         Some(Share { ceiling, rest })

@@ -50,6 +50,8 @@ pub(super) struct Split {
     pub(super) stopped: bool,
     /// Whom this node does not hear and has given up.
     pub(super) over: BTreeSet<Origin>,
+    /// How often it was others who were apart.
+    pub(super) changes: u64,
     /// How often somebody was given up who may have gone on for a while.
     pub(super) given_up: u64,
     /// When the most silent live member was heard last.
@@ -212,6 +214,7 @@ impl Core {
         let stopped = self.must_stop(&apart, now.mono);
         let split = &mut self.split;
         if split.apart != apart {
+            split.changes += 1;
             if !apart.is_empty() {
                 let silence = now.mono.saturating_sub(split.heard);
                 split.gap = split.gap.max(silence).max(unheard.unnoticed);

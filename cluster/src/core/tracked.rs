@@ -47,6 +47,15 @@ pub(super) struct Limited {
     pub(super) fleet: Option<Fleet>,
     pub(super) beyond: Beyond,
     pub(super) apart: Apart,
+    pub(super) elsewhere: Elsewhere,
+}
+
+/// What those who are apart had when that was first looked at, by epoch.
+#[derive(Debug, Default)]
+pub(super) struct Elsewhere {
+    /// In which split.
+    split: u64,
+    first: Vec<(i64, u64)>,
 }
 
 /// What all sides may have taken before a split was noticed, while that is in the window.
@@ -170,6 +179,7 @@ impl Limited {
             fleet: None,
             beyond: Beyond::default(),
             apart: Apart::default(),
+            elsewhere: Elsewhere::default(),
         }
     }
 
@@ -203,6 +213,25 @@ impl Base {
     pub(super) fn live(&self, counts: impl Fn(i64) -> bool) -> u64 {
         let live = self.confirmed.iter().filter(|(epoch, _)| counts(*epoch));
         live.fold(0, |sum, (_, amount)| sum.saturating_add(*amount))
+    }
+}
+
+// === impl Elsewhere ===
+
+impl Elsewhere {
+    /// How much those who are apart in this split have taken of their own part, as far as the store
+    /// has told.
+    pub(super) fn grown(&mut self, split: u64, live: Vec<(i64, u64)>) -> u64 {
+        if self.split != split {
+            self.split = split;
+            self.first = live;
+            return 0;
+        }
+        live.iter().fold(0, |sum: u64, (epoch, amount)| {
+            let first = self.first.iter().find(|(of, _)| of == epoch);
+            let before = first.map_or(0, |(_, amount)| *amount);
+            sum.saturating_add(amount.saturating_sub(before))
+        })
     }
 }
 

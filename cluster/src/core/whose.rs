@@ -4,12 +4,14 @@
 //! A node is known by its name. One that lost its disk comes back under a new key, and what it used
 //! before is still its own use: otherwise each loss would give it a fresh part.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use policy::Timestamp;
 
 use super::counting::{Counting, counted};
 use super::{Core, HeartbeatRow, Now};
+use crate::cell::Slot;
+use crate::data_dir::NodeKey;
 use crate::membership::Member;
 use crate::origin::Origin;
 
@@ -39,6 +41,22 @@ impl Counting {
                 }
             }
         }
+    }
+
+    /// What these nodes have of a counter, by epoch.
+    pub(super) fn of_nodes(&self, nodes: &BTreeSet<NodeKey>, slot: Slot) -> Vec<(i64, u64)> {
+        let mut sums = BTreeMap::new();
+        for (origin, cells) in self.store.origins() {
+            if !nodes.contains(&origin.node) || self.is_past(origin) {
+                continue;
+            }
+            for (epoch, state) in cells.of(slot) {
+                let amount = counted(state.amounts(), self.holds_count(origin));
+                let sum: &mut u64 = sums.entry(epoch).or_default();
+                *sum = sum.saturating_add(amount);
+            }
+        }
+        sums.into_iter().collect()
     }
 
     pub(super) fn holds_count(&self, origin: Origin) -> bool {

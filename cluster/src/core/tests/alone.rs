@@ -1,5 +1,6 @@
 //! Nodes that do not hear the others: from their start, in a split, and without the store.
 
+use super::COUNTER;
 use super::fleet::{Fleet, LIMIT};
 
 /// More than any of the limits, asked on each node.
@@ -66,6 +67,29 @@ fn a_node_that_starts_anew_while_it_is_cut_off_has_no_fresh_budget() {
     // 15 were used before. Two of three have 50 of the 75 that were left; the third has its part of
     // the whole, of which that is used.
     assert_eq!((after[0] + after[1], after[2]), (50, 15), "{after:?}");
+}
+
+#[test]
+fn what_the_store_tells_of_the_other_side_is_not_taken_from_this_sides_part() {
+    let mut fleet = Fleet::whole(3);
+    let before = fleet.admitted(5);
+    fleet.pass(2_000);
+    fleet.side[2] = 1;
+    let mut after = vec![0; 3];
+    // Long enough for the others to be down, and for the store to be read because of that.
+    for _ in 0..60 {
+        for (sum, more) in after.iter_mut().zip(fleet.admitted(1)) {
+            *sum += more;
+        }
+        fleet.pass(450);
+    }
+    let known = fleet.nodes[2]
+        .table
+        .counter(&COUNTER.parse().expect("a counter"));
+    let known = known.total(fleet.nodes[2].now().wall);
+    assert!(known > 25 + 15, "the store told of it: {known}");
+    assert_eq!(before, [5, 5, 5]);
+    assert_eq!((after[0] + after[1], after[2]), (50, 25), "{after:?}");
 }
 
 #[test]
