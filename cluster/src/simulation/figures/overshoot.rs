@@ -244,10 +244,6 @@ fn run(press: Press) -> Pressed {
                 open_for,
             },
         );
-        if press.by != By::All {
-            // It is meant to pass the limit.
-            world.violation = None;
-        }
         if world.seen.admitted > before {
             pressed.admitted.push((world.now() - began, node));
             pressed.look(&world, node);
@@ -266,6 +262,10 @@ fn run(press: Press) -> Pressed {
         }
         next += world.chance.exponential(gap);
         world.run_until(next);
+        // Whoever is not held is meant to pass the limit, and nobody tells by how much.
+        while press.by != By::All && world.violation.take().is_some() {
+            world.run_until(next);
+        }
     }
     assert_eq!(world.violation, None, "{press:?}");
     pressed.worst = world.ledger.accounts[0].worst;
