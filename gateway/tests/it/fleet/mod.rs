@@ -7,6 +7,7 @@
 // Figures of a run at full length are read off its output.
 #![allow(clippy::print_stdout)]
 
+mod certificates;
 mod changes;
 mod gossip;
 mod joining;

@@ -46,6 +46,10 @@ pub struct Plan {
     pub also: Vec<SocketAddr>,
     /// Lines under `cluster:` besides the usual ones.
     pub cluster: Vec<String>,
+    /// More such lines of one node each; nodes beyond the list: none.
+    pub own: Vec<String>,
+    /// Whom each node lists in `peers`; nodes beyond the list: all others.
+    pub seeds: Vec<Vec<usize>>,
     /// Whether datagrams pass a proxy with weather.
     pub weather: bool,
     /// The seed of the weather.
@@ -68,6 +72,8 @@ impl Plan {
             conf: Box::new(move |mock| counting(Conf::for_upstream(mock), &lines)),
             also: Vec::new(),
             cluster: Vec::new(),
+            own: Vec::new(),
+            seeds: Vec::new(),
             weather: false,
             seed: 1,
             mock: vec!["--no-record"],
@@ -157,9 +163,11 @@ impl Fleet {
             true => self.network.proxy(node),
             false => self.network.address(node),
         };
-        let count = self.count();
-        let peers: Vec<String> = (0..count)
-            .filter(|peer| *peer != node)
+        let others = || (0..self.count()).filter(|peer| *peer != node).collect();
+        let seeds = self.plan.seeds.get(node).cloned();
+        let peers: Vec<String> = seeds
+            .unwrap_or_else(others)
+            .into_iter()
             .map(|peer| format!("\"{}:{GOSSIP}\"", seen_at(peer)))
             .collect();
         let mut cluster = format!(
@@ -170,7 +178,7 @@ impl Fleet {
             own = self.network.address(node),
             seen = seen_at(node),
         );
-        for line in &self.plan.cluster {
+        for line in self.plan.cluster.iter().chain(self.plan.own.get(node)) {
             cluster += &format!("  {line}\n");
         }
         conf.more += &cluster;

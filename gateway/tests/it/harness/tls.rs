@@ -15,7 +15,7 @@ use hyper::client::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, SanType};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio::runtime::Runtime;
@@ -50,8 +50,19 @@ impl Authority {
     /// A server's certificate for these names or addresses.
     pub fn issue(&self, names: &[&str]) -> Identity {
         let names: Vec<String> = names.iter().map(|name| (*name).to_string()).collect();
+        self.sign(&CertificateParams::new(names).expect("names"))
+    }
+
+    /// A certificate that names a node of a cluster.
+    pub fn issue_node(&self, cluster: &str, node: &str) -> Identity {
+        let name = format!("spiffe://{cluster}/node/{node}");
+        let mut params = CertificateParams::default();
+        params.subject_alt_names = vec![SanType::URI(name.try_into().expect("plain letters"))];
+        self.sign(&params)
+    }
+
+    fn sign(&self, params: &CertificateParams) -> Identity {
         let key = KeyPair::generate().expect("a key");
-        let params = CertificateParams::new(names).expect("names");
         let leaf = params.signed_by(&key, &self.0).expect("a certificate");
         Identity {
             certificate: leaf.pem(),
