@@ -17,6 +17,7 @@ mod limits;
 mod outages;
 mod partitions;
 mod pauses;
+mod regions;
 mod restarts;
 
 use std::fmt::Display;
