@@ -123,7 +123,7 @@ pub enum DegradedReason {
     KeyShared { at: SocketAddr },
     /// A member has another configuration; which parts, if known.
     ConfigurationMismatch { node: String, parts: Vec<String> },
-    /// Nodes are missing that had not said that they go: limits give a share.
+    /// Nodes are missing that had not said that they go: limits are held as `Partition` says.
     Partition { missing: Vec<String> },
     /// Neither most of the others nor the store are in reach: others may have taken this node's part
     /// of limits, and it takes nothing more.

@@ -219,6 +219,11 @@ impl Core {
             && (!self.split.apart.is_empty() || self.split.stopped)
     }
 
+    /// Whether members are apart, and each side has the whole of its limits.
+    fn sides_are_free(&self) -> bool {
+        self.config.partition == Partition::Available && !self.split.apart.is_empty()
+    }
+
     /// Nodes that strict limits are divided among, and this one's number. The first ones have what
     /// is left of the division, so the number is of what the configuration says alone: who is in
     /// view differs between the sides of a split.
@@ -232,7 +237,7 @@ impl Core {
     }
 
     fn judge(&mut self, slot: Slot, sight: &Sight, peers: &InSight, now: Now) {
-        let staleness = sight.staleness();
+        let (staleness, free) = (sight.staleness(), self.sides_are_free());
         let counted = self.counting.counts_holds();
         let Some(tracked) = self.counting.counters.at_mut(slot) else {
             self.judging.near.remove(&slot);
@@ -257,7 +262,10 @@ impl Core {
             return;
         };
         let ceiling = verdict.ceiling.min(limited.limit);
-        limited.beyond.note(seen, ceiling, staleness, now.mono);
+        match free {
+            true => limited.beyond.forget(),
+            false => limited.beyond.note(seen, ceiling, staleness, now.mono),
+        }
         let rate = limited.rate(now.mono);
         limited.peak.add(rate, now.mono);
         let fleet = Fleet {
@@ -289,6 +297,7 @@ impl Core {
     ) -> Verdict {
         let silent = self.silent_rates(slot, peers);
         let share = self.share_of(slot, counter, now);
+        let elsewhere = self.taken_elsewhere(slot, counter, now);
         let me = self.config.me.node;
         let live = &peers.live;
         let (gap, given_up) = (self.split.gap, self.split.given_up);
@@ -336,6 +345,7 @@ impl Core {
             mode = Mode::Share;
             share.beyond(peak, gap)
         });
+        let apart = apart.or(elsewhere.map(|taken| (taken, 0)));
         let id = counter.id();
         let until = id.expires_at(id.epoch(now.wall));
         limited.apart.follow(apart, given_up, until, now.wall);
@@ -350,28 +360,13 @@ impl Core {
     /// Up to where this side may go, while members are missing: what was used when they went, its part
     /// of the rest, and what the store has told since of the use of theirs.
     fn share_of(&mut self, slot: Slot, counter: &Counter, now: Now) -> Option<Share> {
-        let (apart, stopped) = (&self.split.apart, self.split.stopped);
         if !self.shares() {
             return None;
         }
+        let (apart, stopped) = (&self.split.apart, self.split.stopped);
         let (visible, members) = self.split.parts(apart, self.config.configured_nodes);
-        let store = &self.counting.store;
-        let frozen = store
-            .origins()
-            .filter(|(origin, _)| apart.contains(&origin.node))
-            .flat_map(|(_, cells)| cells.of(slot).filter(|(epoch, _)| *epoch == 0))
-            .fold(0_u64, |sum, (_, state)| sum.saturating_add(state.held));
-        let mut theirs = self.counting.of_nodes(apart, slot);
-        let limited = self.counting.counters.at_mut(slot)?.limited()?;
-        let id = counter.id();
-        let counts = |epoch| id.expires_at(epoch).is_some_and(|end| end > now.wall);
-        theirs.retain(|(epoch, _)| counts(*epoch));
-        let grown = limited.elsewhere.grown(self.split.changes, theirs);
-        let base = match id.expires_at(0) {
-            None => frozen,
-            Some(_) => limited.base.live(counts),
-        };
-        let limit = limited.limit;
+        let (limit, base) = self.limit_and_base(slot, counter, now)?;
+        let grown = self.grown_elsewhere(slot, counter, now);
         let part = enforcement::share_ceiling(limit, base, visible, members);
         let ceiling = match stopped {
             true => 0,
@@ -379,6 +374,48 @@ impl Core {
         };
         let rest = limit.saturating_sub(base);
         Some(Share { ceiling, rest })
+    }
+
+    /// What the other sides may take while each has the whole limit: every missing node may be a side
+    /// of its own.
+    fn taken_elsewhere(&mut self, slot: Slot, counter: &Counter, now: Now) -> Option<u64> {
+        if !self.sides_are_free() {
+            return None;
+        }
+        let sides = self.split.apart.len() as u64;
+        let (limit, base) = self.limit_and_base(slot, counter, now)?;
+        Some(limit.saturating_sub(base).saturating_mul(sides))
+    }
+
+    /// What those who are apart have taken since, as far as is known.
+    fn grown_elsewhere(&mut self, slot: Slot, counter: &Counter, now: Now) -> u64 {
+        let mut theirs = self.counting.of_nodes(&self.split.apart, slot);
+        let id = counter.id();
+        theirs.retain(|(epoch, _)| id.expires_at(*epoch).is_some_and(|end| end > now.wall));
+        let tracked = self.counting.counters.at_mut(slot);
+        let limited = tracked.and_then(|tracked| tracked.limited());
+        limited.map_or(0, |limited| {
+            limited.elsewhere.grown(self.split.changes, theirs)
+        })
+    }
+
+    /// A limit, and what all had used of it when members parted.
+    fn limit_and_base(&mut self, slot: Slot, counter: &Counter, now: Now) -> Option<(u64, u64)> {
+        let (apart, store) = (&self.split.apart, &self.counting.store);
+        let frozen = store
+            .origins()
+            .filter(|(origin, _)| apart.contains(&origin.node))
+            .flat_map(|(_, cells)| cells.of(slot).filter(|(epoch, _)| *epoch == 0))
+            .fold(0_u64, |sum, (_, state)| sum.saturating_add(state.held));
+        let limited = self.counting.counters.at_mut(slot)?.limited()?;
+        let id = counter.id();
+        let base = match id.expires_at(0) {
+            None => frozen,
+            Some(_) => limited
+                .base
+                .live(|epoch| id.expires_at(epoch).is_some_and(|end| end > now.wall)),
+        };
+        Some((limited.limit, base))
     }
 
     /// Keeps what was seen while every member was heard.

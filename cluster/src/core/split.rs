@@ -16,6 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::{Core, Now};
+use crate::config::Partition;
 use crate::data_dir::NodeKey;
 use crate::membership::Member;
 use crate::origin::Origin;
@@ -203,7 +204,11 @@ impl Core {
                 tracing::info!("no member is missing any more");
             } else {
                 let names: Vec<&str> = missing.values().map(String::as_str).collect();
-                tracing::warn!(missing = ?names, "members are missing: limits give this side's share");
+                let limits = match self.config.partition {
+                    Partition::Share => "limits give this side's share",
+                    Partition::Available => "each side has the whole of its limits",
+                };
+                tracing::warn!(missing = ?names, limits, "members are missing");
             }
         }
         split.missing = missing;
@@ -238,8 +243,12 @@ impl Core {
         }
     }
 
-    /// Whether the others may take, or have taken, the part of this side while those are `apart`.
+    /// Whether the others may take, or have taken, the part of this side while those are `apart`. No
+    /// side has a part where each has the whole.
     fn must_stop(&self, apart: &BTreeSet<NodeKey>, now: Duration) -> bool {
+        if self.config.partition == Partition::Available {
+            return false;
+        }
         if apart.is_empty() {
             return self.knows_of_nobody(now);
         }

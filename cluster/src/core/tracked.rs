@@ -290,6 +290,11 @@ impl Beyond {
             Some((_, then)) => self.largest = self.largest.max(total.saturating_sub(then)),
         }
     }
+
+    /// Admissions elsewhere may be behind what the total grows by now.
+    pub(super) fn forget(&mut self) {
+        self.full = None;
+    }
 }
 
 fn clamped(sum: u128) -> u64 {

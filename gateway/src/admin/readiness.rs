@@ -31,7 +31,7 @@ pub enum Degraded {
     KeyShared,
     /// Another node has another file.
     ConfigurationMismatch,
-    /// Nodes are missing: limits give a share.
+    /// Nodes are missing: limits are held as `cluster.partition` says.
     Partition,
     /// Most of the others and the store are out of reach: the node takes nothing
     /// more of limits.

@@ -2,6 +2,7 @@
 
 use super::COUNTER;
 use super::fleet::{Fleet, LIMIT};
+use crate::config::Partition;
 
 /// More than any of the limits, asked on each node.
 const ENOUGH: u64 = LIMIT + 10;
@@ -132,6 +133,31 @@ fn who_reaches_neither_the_others_nor_the_store_stops_before_its_part_is_taken()
     let view = fleet.nodes[0].core.view(fleet.nodes[0].now());
     let bound = view.limits[0].overshoot_bound.expect("a bound");
     assert!(bound >= 10, "{bound}");
+}
+
+#[test]
+fn a_side_that_is_to_be_available_has_the_whole_and_tells_what_the_others_may_take() {
+    let mut fleet = Fleet::begun(3, |config| config.partition = Partition::Available);
+    fleet.pass(8_000);
+    assert_eq!(fleet.admitted(10), [10, 10, 10]);
+    fleet.pass(2_000);
+    fleet.side[2] = 1;
+    fleet.stored[2] = false;
+    fleet.pass(14_000);
+    assert_eq!(fleet.degraded(0), ["partition"]);
+    assert_eq!(fleet.degraded(2), ["peers", "store", "partition"]);
+    let rest = LIMIT - 30;
+    let admitted = fleet.admitted(ENOUGH);
+    assert!(admitted[0] + admitted[1] >= rest, "{admitted:?}");
+    assert_eq!(admitted[2], rest);
+    let bound = |fleet: &Fleet, node: usize| {
+        let view = fleet.nodes[node].core.view(fleet.nodes[node].now());
+        assert_ne!(view.limits[0].mode, policy::Mode::Share);
+        view.limits[0].overshoot_bound.expect("a bound")
+    };
+    fleet.pass(1_000);
+    assert!((rest..2 * rest).contains(&bound(&fleet, 0)));
+    assert!((2 * rest..3 * rest).contains(&bound(&fleet, 2)));
 }
 
 #[test]

@@ -376,7 +376,9 @@ fn of_reason(reason: &DegradedReason) -> DegradedShown {
             format!("its file differs in {}", parts.join(", "))
         }
         DegradedReason::Partition { .. } => {
-            "they are missing and had not said that they go: limits give a share".to_owned()
+            "they are missing and had not said that they go: limits are held as \
+             `cluster.partition` says"
+                .to_owned()
         }
         DegradedReason::Isolated => {
             "most of the others and the store are out of reach: others may have this node's part \

@@ -1,14 +1,16 @@
 //! Nodes that are cut off from each other: each side keeps to its part, and together they agree again.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::{Check, bound, limits, scale};
-use crate::harness::Fleet;
+use crate::harness::database::readiness;
 use crate::harness::fleet::{Plan, chat};
 use crate::harness::network::Network;
 use crate::harness::pressure::{Pressure, count, most_within};
 use crate::harness::wait::{look_for, within};
+use crate::harness::{Fleet, eventually};
 
 /// How long after a partition until all totals agree.
 const AGREED: Duration = Duration::from_secs(5);
@@ -186,4 +188,74 @@ fn a_strict_budget_is_never_passed() {
         "only {spent} of {LIMIT} could be spent"
     );
     assert!(refused > 0);
+}
+
+/// With `partition: available` each side goes on with the whole limit, and says by how much it may be
+/// passed; the provider is the judge of what both took.
+#[test]
+fn sides_that_are_to_be_available_have_the_whole_limit() {
+    let check = Check::begin("available");
+    const LIMIT: u64 = 120;
+    const BEFORE: u64 = 30;
+    let mut plan = Plan::limited(&format!("rate_limits: [{{requests: {LIMIT}, every: 1d}}]"));
+    plan.cluster = vec!["partition: available".to_owned()];
+    let fleet = Fleet::start(3, plan);
+    for round in 0..BEFORE as usize {
+        assert_eq!(fleet.nodes[round % 3].ask(&chat(1)).status(), 200);
+    }
+    fleet.agree(AGREED * scale().patience);
+    fleet.network.cut(&[2]);
+    for node in &fleet.nodes {
+        let parted = || readiness(node).1.iter().any(|part| part == "partition");
+        eventually("it says that nodes are missing", || parted().then_some(()));
+    }
+    let spend = |nodes: &[usize]| {
+        let to: Vec<SocketAddr> = nodes.iter().map(|node| fleet.nodes[*node].data).collect();
+        Pressure::start(&to, &chat(2), Duration::from_millis(20))
+    };
+    let sides = [spend(&[0, 1]), spend(&[2])];
+    // Only what is close to its end may be divided within a side, and nothing gives a share.
+    let mut modes = BTreeSet::new();
+    look_for(Duration::from_secs(6), || {
+        for node in &fleet.nodes {
+            let mode = node.standing_of("demo", "requests")["mode"].clone();
+            modes.insert(mode.as_str().expect("a word").to_owned());
+        }
+    });
+    let bounds = || [0, 1, 2].map(|node| bound(&fleet.nodes[node], "requests"));
+    let told = bounds();
+    let [larger, smaller] = sides.map(|side| count(&side.stop(), 200));
+    let both = BEFORE + larger + smaller;
+    fleet.network.heal();
+    fleet.await_whole();
+    let agreed = fleet.agree(AGREED * scale().patience);
+    let after = bounds();
+    check.measured(
+        format!("available: {BEFORE} before the cut, then two nodes {larger} and one {smaller}: {both} of {LIMIT}, {told:?} told as what may pass it, {after:?} after the healing; modes {modes:?}; all agree after {:?}", agreed.nodes),
+        format!("{} on each side; {AGREED:?}", LIMIT - BEFORE),
+    );
+    assert_eq!(agreed.on.requests, both, "to the unit");
+    // The two of a side pass the limit by what may be under way at most.
+    let rest = LIMIT - BEFORE;
+    assert_eq!(smaller, rest);
+    assert!((rest..=rest + 10).contains(&larger), "{larger} of {rest}");
+    assert!(
+        modes
+            .iter()
+            .all(|mode| mode == "live" || mode == "guard_band"),
+        "{modes:?}"
+    );
+    for bound in told.into_iter().chain(after) {
+        assert!(
+            both <= LIMIT + bound,
+            "{both} of {LIMIT}, bounds {told:?}, then {after:?}"
+        );
+        assert!(
+            bound <= 3 * rest,
+            "a bound that allows anything promises nothing: {bound}"
+        );
+    }
+    for node in &fleet.nodes {
+        assert_eq!(node.ask(&chat(1)).status(), 429, "it is one limit again");
+    }
 }
