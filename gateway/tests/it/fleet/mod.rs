@@ -19,6 +19,7 @@ mod partitions;
 mod pauses;
 mod regions;
 mod restarts;
+mod seeds;
 
 use std::fmt::Display;
 use std::sync::{Mutex, MutexGuard, PoisonError};
