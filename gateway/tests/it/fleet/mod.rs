@@ -20,6 +20,7 @@ mod pauses;
 mod regions;
 mod restarts;
 mod seeds;
+mod windows;
 
 use std::fmt::Display;
 use std::sync::{Mutex, MutexGuard, PoisonError};
