@@ -5,11 +5,9 @@ use std::time::Duration;
 
 use policy::{Counter, Enforcement, Fleet, Mode};
 
-use super::heartbeats::STALE;
 use super::tracked::Limited;
 use super::{Core, Now, TICK};
 use crate::cell::Slot;
-use crate::config::Partition;
 use crate::data_dir::NodeKey;
 use crate::enforcement::{self, Sight};
 use crate::view::VIEW_LIMITS;
@@ -53,7 +51,7 @@ pub(super) struct Judging {
     found: Vec<(u64, Slot)>,
     division: (u64, u64),
     /// What is this side's part of all limits.
-    parts: (u64, u64),
+    pub(super) parts: (u64, u64),
     /// This node's place among those that the configuration names.
     pub(super) rank: Option<u64>,
 }
@@ -65,15 +63,6 @@ struct Verdict {
     mode: Mode,
     /// `None`: what others hold does not count here, so nothing can be said.
     bound: Option<u64>,
-}
-
-/// What this side may do while members are missing.
-#[derive(Clone, Copy, Debug)]
-struct Share {
-    /// Up to where it may go.
-    ceiling: u64,
-    /// What was left for all sides.
-    rest: u64,
 }
 
 /// The live peers, the same for all limits.
@@ -199,31 +188,6 @@ impl Core {
         }
     }
 
-    /// While members are apart, what is not judged yet may go as far as this side's share of it.
-    fn part(&mut self) {
-        let (apart, configured) = (&self.split.apart, self.config.configured_nodes);
-        let parts = match (self.shares(), self.split.stopped) {
-            (true, true) => (0, 1),
-            (true, false) => self.split.parts(apart, configured),
-            (false, _) => (1, 1),
-        };
-        if parts != self.judging.parts {
-            self.judging.parts = parts;
-            self.counting.table.part(parts.0, parts.1);
-        }
-    }
-
-    /// Whether members are apart, and limits give shares then.
-    fn shares(&self) -> bool {
-        self.config.partition == Partition::Share
-            && (!self.split.apart.is_empty() || self.split.stopped)
-    }
-
-    /// Whether members are apart, and each side has the whole of its limits.
-    fn sides_are_free(&self) -> bool {
-        self.config.partition == Partition::Available && !self.split.apart.is_empty()
-    }
-
     /// Nodes that strict limits are divided among, and this one's number. The first ones have what
     /// is left of the division, so the number is of what the configuration says alone: who is in
     /// view differs between the sides of a split.
@@ -237,7 +201,7 @@ impl Core {
     }
 
     fn judge(&mut self, slot: Slot, sight: &Sight, peers: &InSight, now: Now) {
-        let (staleness, free) = (sight.staleness(), self.sides_are_free());
+        let staleness = sight.staleness();
         let counted = self.counting.counts_holds();
         let Some(tracked) = self.counting.counters.at_mut(slot) else {
             self.judging.near.remove(&slot);
@@ -252,6 +216,7 @@ impl Core {
         let told: Vec<(i64, u64)> = tracked.told().collect();
         let seen = counter.total(now.wall);
         self.note_base(slot, &told, now);
+        self.note_elsewhere(slot, &counter, now);
         let verdict = self.verdict(slot, &counter, seen, sight, peers, now);
         let Some(limited) = self
             .counting
@@ -262,10 +227,10 @@ impl Core {
             return;
         };
         let ceiling = verdict.ceiling.min(limited.limit);
-        match free {
-            true => limited.beyond.forget(),
-            false => limited.beyond.note(seen, ceiling, staleness, now.mono),
-        }
+        // Admissions elsewhere may be behind what those who are apart take.
+        let theirs = limited.elsewhere.sum;
+        let (here, full) = (seen.saturating_sub(theirs), ceiling.saturating_sub(theirs));
+        limited.beyond.note(here, full, staleness, now.mono);
         let rate = limited.rate(now.mono);
         limited.peak.add(rate, now.mono);
         let fleet = Fleet {
@@ -357,92 +322,6 @@ impl Core {
         }
     }
 
-    /// Up to where this side may go, while members are missing: what was used when they went, its part
-    /// of the rest, and what the store has told since of the use of theirs.
-    fn share_of(&mut self, slot: Slot, counter: &Counter, now: Now) -> Option<Share> {
-        if !self.shares() {
-            return None;
-        }
-        let (apart, stopped) = (&self.split.apart, self.split.stopped);
-        let (visible, members) = self.split.parts(apart, self.config.configured_nodes);
-        let (limit, base) = self.limit_and_base(slot, counter, now)?;
-        let grown = self.grown_elsewhere(slot, counter, now);
-        let part = enforcement::share_ceiling(limit, base, visible, members);
-        let ceiling = match stopped {
-            true => 0,
-            false => part.saturating_add(grown).min(limit),
-        };
-        let rest = limit.saturating_sub(base);
-        Some(Share { ceiling, rest })
-    }
-
-    /// What the other sides may take while each has the whole limit: every missing node may be a side
-    /// of its own.
-    fn taken_elsewhere(&mut self, slot: Slot, counter: &Counter, now: Now) -> Option<u64> {
-        if !self.sides_are_free() {
-            return None;
-        }
-        let sides = self.split.apart.len() as u64;
-        let (limit, base) = self.limit_and_base(slot, counter, now)?;
-        Some(limit.saturating_sub(base).saturating_mul(sides))
-    }
-
-    /// What those who are apart have taken since, as far as is known.
-    fn grown_elsewhere(&mut self, slot: Slot, counter: &Counter, now: Now) -> u64 {
-        let mut theirs = self.counting.of_nodes(&self.split.apart, slot);
-        let id = counter.id();
-        theirs.retain(|(epoch, _)| id.expires_at(*epoch).is_some_and(|end| end > now.wall));
-        let tracked = self.counting.counters.at_mut(slot);
-        let limited = tracked.and_then(|tracked| tracked.limited());
-        limited.map_or(0, |limited| {
-            limited.elsewhere.grown(self.split.changes, theirs)
-        })
-    }
-
-    /// A limit, and what all had used of it when members parted.
-    fn limit_and_base(&mut self, slot: Slot, counter: &Counter, now: Now) -> Option<(u64, u64)> {
-        let (apart, store) = (&self.split.apart, &self.counting.store);
-        let frozen = store
-            .origins()
-            .filter(|(origin, _)| apart.contains(&origin.node))
-            .flat_map(|(_, cells)| cells.of(slot).filter(|(epoch, _)| *epoch == 0))
-            .fold(0_u64, |sum, (_, state)| sum.saturating_add(state.held));
-        let limited = self.counting.counters.at_mut(slot)?.limited()?;
-        let id = counter.id();
-        let base = match id.expires_at(0) {
-            None => frozen,
-            Some(_) => limited
-                .base
-                .live(|epoch| id.expires_at(epoch).is_some_and(|end| end > now.wall)),
-        };
-        Some((limited.limit, base))
-    }
-
-    /// Keeps what was seen while every member was heard.
-    fn note_base(&mut self, slot: Slot, told: &[(i64, u64)], now: Now) {
-        if !self.split.apart.is_empty() {
-            return;
-        }
-        let (heard, me) = (self.split.heard, self.config.me);
-        let cells = self.counting.store.origin(me);
-        let own: Vec<(i64, u64)> = cells.map_or_else(Vec::new, |cells| {
-            let amount = |state: crate::cell::CellState| state.used.saturating_add(state.held);
-            cells
-                .of(slot)
-                .map(|(epoch, state)| (epoch, amount(state)))
-                .collect()
-        });
-        let totals = || own.iter().chain(told).copied().collect();
-        if let Some(limited) = self
-            .counting
-            .counters
-            .at_mut(slot)
-            .and_then(|tracked| tracked.limited.as_mut())
-        {
-            limited.base.note(heard, now.mono, totals);
-        }
-    }
-
     /// Who the live peers are, and which of them have not been heard for too long.
     fn peers_in_sight(&self, now: Duration) -> InSight {
         let patience = self.config.sync_interval * 3;
@@ -506,17 +385,6 @@ impl Core {
         self.shorten_found();
         let found = std::mem::take(&mut self.judging.found);
         self.judging.nearest = found.into_iter().map(|(_, slot)| slot).collect();
-    }
-}
-
-// === impl Share ===
-
-impl Share {
-    /// What may be taken beyond the shares: until a split is noticed each side goes on as before; and
-    /// one whose part is taken had not stopped before its row was old.
-    fn beyond(self, rate: f64, gap: Duration) -> (u64, u64) {
-        let within = |time: Duration| (rate * time.as_secs_f64()).ceil() as u64;
-        (within(gap), within(STALE).min(self.rest))
     }
 }
 

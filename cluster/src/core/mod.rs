@@ -24,6 +24,7 @@ mod peering;
 mod ready;
 mod revoke;
 mod round_trips;
+mod sharing;
 mod show;
 mod split;
 mod tracked;

@@ -50,12 +50,16 @@ pub(super) struct Limited {
     pub(super) elsewhere: Elsewhere,
 }
 
-/// What those who are apart had when that was first looked at, by epoch.
+/// What those who are apart have, as far as the store has told.
 #[derive(Debug, Default)]
 pub(super) struct Elsewhere {
     /// In which split.
     split: u64,
+    /// What they had when it was first looked at, by epoch.
     first: Vec<(i64, u64)>,
+    pub(super) sum: u64,
+    /// What they took since.
+    pub(super) grown: u64,
 }
 
 /// What all sides may have taken before a split was noticed, while that is in the window.
@@ -188,6 +192,14 @@ impl Limited {
         let others: f64 = self.others.values().map(|rate| rate.at_time(now)).sum();
         self.own.at_time(now) + others
     }
+
+    /// Takes in what those who are apart have now, by epoch.
+    pub(super) fn note_elsewhere(&mut self, split: u64, theirs: Vec<(i64, u64)>) {
+        if self.elsewhere.note(split, theirs) {
+            // The total stood at another ceiling.
+            self.beyond.full = None;
+        }
+    }
 }
 
 // === impl Base ===
@@ -219,19 +231,20 @@ impl Base {
 // === impl Elsewhere ===
 
 impl Elsewhere {
-    /// How much those who are apart in this split have taken of their own part, as far as the store
-    /// has told.
-    pub(super) fn grown(&mut self, split: u64, live: Vec<(i64, u64)>) -> u64 {
-        if self.split != split {
-            self.split = split;
-            self.first = live;
-            return 0;
+    /// Takes in what they have now, by epoch. Whether it is another split than before.
+    fn note(&mut self, split: u64, theirs: Vec<(i64, u64)>) -> bool {
+        let add = |sum: u64, more: u64| sum.saturating_add(more);
+        self.sum = theirs.iter().map(|(_, amount)| *amount).fold(0, add);
+        if std::mem::replace(&mut self.split, split) != split {
+            (self.first, self.grown) = (theirs, 0);
+            return true;
         }
-        live.iter().fold(0, |sum: u64, (epoch, amount)| {
-            let first = self.first.iter().find(|(of, _)| of == epoch);
-            let before = first.map_or(0, |(_, amount)| *amount);
-            sum.saturating_add(amount.saturating_sub(before))
-        })
+        let more = theirs.iter().map(|(epoch, amount)| {
+            let mut first = self.first.iter().filter(|(of, _)| of == epoch);
+            amount.saturating_sub(first.next().map_or(0, |(_, amount)| *amount))
+        });
+        self.grown = more.fold(0, add);
+        false
     }
 }
 
@@ -289,11 +302,6 @@ impl Beyond {
             }
             Some((_, then)) => self.largest = self.largest.max(total.saturating_sub(then)),
         }
-    }
-
-    /// Admissions elsewhere may be behind what the total grows by now.
-    pub(super) fn forget(&mut self) {
-        self.full = None;
     }
 }
 

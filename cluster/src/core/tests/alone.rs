@@ -94,6 +94,28 @@ fn what_the_store_tells_of_the_other_side_is_not_taken_from_this_sides_part() {
 }
 
 #[test]
+fn what_the_other_side_took_is_no_answer_larger_than_its_hold() {
+    let mut fleet = Fleet::whole(3);
+    fleet.side[2] = 1;
+    fleet.pass(4_000);
+    let admitted = fleet.admitted(ENOUGH);
+    assert_eq!((admitted[0] + admitted[1], admitted[2]), (60, 30));
+    // Each side stands at its part while the store tells of the other, and when they meet again.
+    fleet.pass(20_000);
+    fleet.side[2] = 0;
+    fleet.pass(5_000);
+    assert!((0..3).all(|node| fleet.degraded(node).is_empty()));
+    for node in &fleet.nodes {
+        let counters = &node.core.counting.counters;
+        let slot = counters.find(COUNTER).expect("it was asked");
+        let limited = counters
+            .at(slot)
+            .and_then(|tracked| tracked.limited.as_ref());
+        assert_eq!(limited.expect("it has a limit").beyond.largest, 0);
+    }
+}
+
+#[test]
 fn a_member_whose_row_is_young_is_not_given_up() {
     let mut fleet = Fleet::whole(2);
     for node in &mut fleet.nodes {
