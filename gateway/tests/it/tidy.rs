@@ -370,6 +370,10 @@ fn tests_do_not_sleep() {
             "gateway/tests/it/harness/wait.rs",
             "the one polling loop, with a deadline",
         ),
+        (
+            "gateway/tests/it/harness/fault.rs",
+            "a slow network is what it makes",
+        ),
         ("gateway/tests/it/tidy.rs", "names what it forbids"),
     ];
     let mut findings = Vec::new();
