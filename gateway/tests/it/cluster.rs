@@ -360,11 +360,13 @@ fn a_node_that_has_not_caught_up_serves_no_call() {
     );
     assert_eq!(node.ask(&Ask::get("/")).status(), 200);
     assert_eq!(node.ask(&Ask::get("/nothing")).status(), 404);
-    let ready = client::ask(node.admin, &Ask::get("/readyz"));
-    assert_eq!(
-        (ready.status(), &ready.json()["reasons"]),
-        (503, &json!(["catching_up"]))
-    );
+    // The port is open a moment before the process takes itself for started.
+    let waits = within(WHOLE, || {
+        let ready = client::ask(node.admin, &Ask::get("/readyz"));
+        assert_eq!(ready.status(), 503, "{}", ready.text());
+        (ready.json()["reasons"] == json!(["catching_up"])).then_some(())
+    });
+    waits.expect("it says what it waits for");
     // After ten seconds it goes by what it kept.
     within(WHOLE, || (node.readyz() == Some(200)).then_some(())).expect("it is ready");
     assert_eq!(node.ask(&chat(1)).status(), 200);
