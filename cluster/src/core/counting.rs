@@ -497,6 +497,7 @@ impl Core {
             match self.counting.merge(*origin, cell, now.wall) {
                 Err(refused @ (Merged::Refused | Merged::Ahead)) => self.cell_refused(refused),
                 Ok(Some(_)) if origin.node == me.node => drop(grown.insert(*origin)),
+                Ok(Some((slot, more))) => self.store_told(origin.node, slot, cell.epoch, more),
                 _ => {}
             }
         }

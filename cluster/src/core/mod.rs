@@ -397,4 +397,6 @@ pub(crate) enum ExchangeFailure {
     Refused,
     TimedOut,
     Broken,
+    /// This node had no room for it: nothing is known of the other.
+    NoRoom,
 }

@@ -218,13 +218,12 @@ impl Core {
         self.close_rounds();
     }
 
-    /// An exchange came to nothing. One that timed out is an older one: it may take longer than
-    /// [`DEADLINE`].
+    /// An exchange came to nothing. One that broke off or timed out may be an older one.
     pub(super) fn exchange_failed(&mut self, to: SocketAddr, failure: ExchangeFailure) {
         let detail = match failure {
             ExchangeFailure::Refused => format!("{to} refuses to connect"),
-            ExchangeFailure::Broken => format!("the exchange with {to} broke off"),
-            ExchangeFailure::TimedOut => return,
+            ExchangeFailure::NoRoom => "not asked: this node has too many exchanges".to_owned(),
+            ExchangeFailure::Broken | ExchangeFailure::TimedOut => return,
         };
         let failed = |awaited: &Awaited| awaited.channel == Channel::Tcp && awaited.addr == to;
         for (id, awaited) in self.round_trips.take(failed) {

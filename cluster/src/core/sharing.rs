@@ -13,6 +13,7 @@ use super::heartbeats::STALE;
 use super::{Core, Now};
 use crate::cell::Slot;
 use crate::config::Partition;
+use crate::data_dir::NodeKey;
 use crate::enforcement;
 
 /// What this side may do while members are missing.
@@ -49,9 +50,17 @@ impl Core {
             && (!self.split.apart.is_empty() || self.split.stopped)
     }
 
-    /// Whether members are apart, and each side has the whole of its limits.
-    fn sides_are_free(&self) -> bool {
-        self.config.partition == Partition::Available && !self.split.apart.is_empty()
+    /// Where each side has the whole of its limits: how many others there may be. Every node that is
+    /// apart may be a side of its own, and so may all others if nothing is known of any.
+    fn free_sides(&self, now: Now) -> u64 {
+        let apart = self.split.apart.len() as u64;
+        match self.config.partition {
+            Partition::Share => 0,
+            Partition::Available if apart == 0 && self.knows_of_nobody(now.mono) => {
+                self.config.configured_nodes.saturating_sub(1)
+            }
+            Partition::Available => apart,
+        }
     }
 
     /// Up to where this side may go, while members are missing: what was used when they went, its part
@@ -65,7 +74,7 @@ impl Core {
         let (limit, base) = self.limit_and_base(slot, counter, now)?;
         let limited = self.counting.counters.at(slot)?.limited.as_ref()?;
         let grown = match counter.id().expires_at(0) {
-            Some(_) => limited.elsewhere.grown,
+            Some(_) => limited.elsewhere.grown(),
             // What is held is part of the base.
             None => 0,
         };
@@ -81,18 +90,17 @@ impl Core {
         })
     }
 
-    /// What the other sides may take while each has the whole limit: every missing node may be a side
-    /// of its own.
+    /// What the other sides may take while each has the whole limit.
     pub(super) fn taken_elsewhere(
         &mut self,
         slot: Slot,
         counter: &Counter,
         now: Now,
     ) -> Option<u64> {
-        if !self.sides_are_free() {
+        let sides = self.free_sides(now);
+        if sides == 0 {
             return None;
         }
-        let sides = self.split.apart.len() as u64;
         let (limit, base) = self.limit_and_base(slot, counter, now)?;
         Some(limit.saturating_sub(base).saturating_mul(sides))
     }
@@ -103,6 +111,7 @@ impl Core {
         let frozen = store
             .origins()
             .filter(|(origin, _)| apart.contains(&origin.node))
+            .filter(|(origin, _)| self.counting.holds_count(*origin))
             .flat_map(|(_, cells)| cells.of(slot).filter(|(epoch, _)| *epoch == 0))
             .fold(0_u64, |sum, (_, state)| sum.saturating_add(state.held));
         let limited = self.counting.counters.at_mut(slot)?.limited()?;
@@ -143,16 +152,30 @@ impl Core {
 
     /// Keeps what those who are apart have of a counter.
     pub(super) fn note_elsewhere(&mut self, slot: Slot, counter: &Counter, now: Now) {
-        let split = &self.split;
-        let mut theirs = match split.apart.is_empty() {
-            true => Vec::new(),
-            false => self.counting.of_nodes(&split.apart, slot),
-        };
+        let apart = &self.split.apart;
         let id = counter.id();
-        theirs.retain(|(epoch, _)| id.expires_at(*epoch).is_none_or(|end| end > now.wall));
+        let counts = |epoch| id.expires_at(epoch).is_none_or(|end| end > now.wall);
+        let theirs = match apart.is_empty() {
+            true => 0,
+            false => self.counting.of_nodes(apart, slot, counts),
+        };
         let tracked = self.counting.counters.at_mut(slot);
         if let Some(limited) = tracked.and_then(|tracked| tracked.limited()) {
             limited.note_elsewhere(self.split.changes, theirs);
+            let keep = |node, epoch| apart.contains(&node) && counts(epoch);
+            limited.elsewhere.keep(keep);
+        }
+    }
+
+    /// The store told more of a node. What peers tell of one that is apart is no reason to go on: then
+    /// who is cut off from whom differs from node to node, and parts overlap.
+    pub(super) fn store_told(&mut self, node: NodeKey, slot: Slot, epoch: i64, more: u64) {
+        if !self.split.apart.contains(&node) {
+            return;
+        }
+        let tracked = self.counting.counters.at_mut(slot);
+        if let Some(limited) = tracked.and_then(|tracked| tracked.limited()) {
+            limited.elsewhere.grew(node, epoch, more);
         }
     }
 }

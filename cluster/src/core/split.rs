@@ -217,13 +217,21 @@ impl Core {
     fn note_apart(&mut self, unheard: &Unheard, live: BTreeSet<NodeKey>, now: Now) {
         let apart = unheard.nodes();
         let stopped = self.must_stop(&apart, now.mono);
+        // Of those who are newly apart; the others were noticed before.
+        let new = apart.difference(&self.split.apart);
+        let heard = new.map(|node| match self.split.apart.is_empty() {
+            true => self.split.heard,
+            false => {
+                let heard = self.peers.get(node).and_then(|peer| peer.heard);
+                heard.unwrap_or(self.split.heard)
+            }
+        });
+        let silence = heard.map(|at| now.mono.saturating_sub(at)).max();
+        let silence = silence.unwrap_or_default();
         let split = &mut self.split;
         if split.apart != apart {
             split.changes += 1;
-            if !apart.is_empty() {
-                let silence = now.mono.saturating_sub(split.heard);
-                split.gap = split.gap.max(silence).max(unheard.unnoticed);
-            }
+            split.gap = split.gap.max(silence).max(unheard.unnoticed);
             self.judge_all = true;
         }
         if split.stopped != stopped {
@@ -258,7 +266,7 @@ impl Core {
 
     /// Whether others are expected, and since its start neither one of them nor the store has told
     /// this node whether they are there.
-    fn knows_of_nobody(&self, now: Duration) -> bool {
+    pub(super) fn knows_of_nobody(&self, now: Duration) -> bool {
         self.config.seeds_expected
             && self.ready.caught_up
             && !self.heartbeats.were_read()

@@ -50,16 +50,14 @@ pub(super) struct Limited {
     pub(super) elsewhere: Elsewhere,
 }
 
-/// What those who are apart have, as far as the store has told.
+/// What those who are apart have.
 #[derive(Debug, Default)]
 pub(super) struct Elsewhere {
-    /// In which split.
+    /// How often it was others who were apart when it was last looked at.
     split: u64,
-    /// What they had when it was first looked at, by epoch.
-    first: Vec<(i64, u64)>,
     pub(super) sum: u64,
-    /// What they took since.
-    pub(super) grown: u64,
+    /// What they took since they are, as the store told: by node and epoch.
+    grown: BTreeMap<(NodeKey, i64), u64>,
 }
 
 /// What all sides may have taken before a split was noticed, while that is in the window.
@@ -193,9 +191,10 @@ impl Limited {
         self.own.at_time(now) + others
     }
 
-    /// Takes in what those who are apart have now, by epoch.
-    pub(super) fn note_elsewhere(&mut self, split: u64, theirs: Vec<(i64, u64)>) {
-        if self.elsewhere.note(split, theirs) {
+    /// Takes in what those who are apart have now.
+    pub(super) fn note_elsewhere(&mut self, split: u64, sum: u64) {
+        self.elsewhere.sum = sum;
+        if std::mem::replace(&mut self.elsewhere.split, split) != split {
             // The total stood at another ceiling.
             self.beyond.full = None;
         }
@@ -231,20 +230,20 @@ impl Base {
 // === impl Elsewhere ===
 
 impl Elsewhere {
-    /// Takes in what they have now, by epoch. Whether it is another split than before.
-    fn note(&mut self, split: u64, theirs: Vec<(i64, u64)>) -> bool {
-        let add = |sum: u64, more: u64| sum.saturating_add(more);
-        self.sum = theirs.iter().map(|(_, amount)| *amount).fold(0, add);
-        if std::mem::replace(&mut self.split, split) != split {
-            (self.first, self.grown) = (theirs, 0);
-            return true;
-        }
-        let more = theirs.iter().map(|(epoch, amount)| {
-            let mut first = self.first.iter().filter(|(of, _)| of == epoch);
-            amount.saturating_sub(first.next().map_or(0, |(_, amount)| *amount))
-        });
-        self.grown = more.fold(0, add);
-        false
+    /// The store told that a node which is apart has so much more.
+    pub(super) fn grew(&mut self, node: NodeKey, epoch: i64, more: u64) {
+        let grown = self.grown.entry((node, epoch)).or_default();
+        *grown = grown.saturating_add(more);
+    }
+
+    /// Who is heard again, and what has expired, counts no longer.
+    pub(super) fn keep(&mut self, counts: impl Fn(NodeKey, i64) -> bool) {
+        self.grown.retain(|(node, epoch), _| counts(*node, *epoch));
+    }
+
+    pub(super) fn grown(&self) -> u64 {
+        let grown = self.grown.values();
+        grown.fold(0, |sum, more| sum.saturating_add(*more))
     }
 }
 

@@ -4,7 +4,7 @@
 //! A node is known by its name. One that lost its disk comes back under a new key, and what it used
 //! before is still its own use: otherwise each loss would give it a fresh part.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use policy::Timestamp;
 
@@ -43,20 +43,21 @@ impl Counting {
         }
     }
 
-    /// What these nodes have of a counter, by epoch.
-    pub(super) fn of_nodes(&self, nodes: &BTreeSet<NodeKey>, slot: Slot) -> Vec<(i64, u64)> {
-        let mut sums = BTreeMap::new();
-        for (origin, cells) in self.store.origins() {
-            if !nodes.contains(&origin.node) || self.is_past(origin) {
-                continue;
-            }
-            for (epoch, state) in cells.of(slot) {
-                let amount = counted(state.amounts(), self.holds_count(origin));
-                let sum: &mut u64 = sums.entry(epoch).or_default();
-                *sum = sum.saturating_add(amount);
-            }
-        }
-        sums.into_iter().collect()
+    /// What these nodes have of a counter in the epochs that count.
+    pub(super) fn of_nodes(
+        &self,
+        nodes: &BTreeSet<NodeKey>,
+        slot: Slot,
+        counts: impl Fn(i64) -> bool,
+    ) -> u64 {
+        let origins = self.store.origins();
+        let theirs = origins.filter(|(origin, _)| nodes.contains(&origin.node));
+        let amounts = theirs.flat_map(|(origin, cells)| {
+            let holds = self.holds_count(origin);
+            let live = cells.of(slot).filter(|(epoch, _)| counts(*epoch));
+            live.map(move |(_, state)| counted(state.amounts(), holds))
+        });
+        amounts.fold(0, u64::saturating_add)
     }
 
     pub(super) fn holds_count(&self, origin: Origin) -> bool {

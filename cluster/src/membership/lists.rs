@@ -63,7 +63,9 @@ impl Membership {
         if !self.begin(now) {
             return;
         }
-        self.swim.exchange_ended(to, answer.is_err());
+        let failed = answer.as_ref().err();
+        let by_peer = failed.is_some_and(|why| *why != ExchangeFailure::NoRoom);
+        self.swim.exchange_ended(to, by_peer);
         match answer.map(|bytes| self.read(bytes)) {
             Ok(Ok(Exchange::Lists(lists))) => {
                 self.join.answered(to, lists.from.node);

@@ -78,7 +78,9 @@ fn what_the_store_tells_of_the_other_side_is_not_taken_from_this_sides_part() {
     fleet.side[2] = 1;
     let mut after = vec![0; 3];
     // Long enough for the others to be down, and for the store to be read because of that.
-    for _ in 0..60 {
+    for round in 0..60 {
+        // One more is silent for a moment: what was told of the other stays told.
+        fleet.side[0] = if round == 45 { 2 } else { 0 };
         for (sum, more) in after.iter_mut().zip(fleet.admitted(1)) {
             *sum += more;
         }
@@ -91,6 +93,23 @@ fn what_the_store_tells_of_the_other_side_is_not_taken_from_this_sides_part() {
     assert!(known > 25 + 15, "the store told of it: {known}");
     assert_eq!(before, [5, 5, 5]);
     assert_eq!((after[0] + after[1], after[2]), (50, 25), "{after:?}");
+}
+
+#[test]
+fn two_that_do_not_hear_each_other_count_what_a_third_tells_of_the_other() {
+    let mut fleet = Fleet::whole(3);
+    fleet.parted = Some((0, 2));
+    fleet.pass(2_000);
+    let mut after = vec![0; 3];
+    for _ in 0..100 {
+        for node in [0, 2] {
+            let now = fleet.nodes[node].now().wall;
+            after[node] += fleet.limits[node].admitted(1, now);
+        }
+        fleet.pass(500);
+    }
+    assert!(after[0] + after[2] <= LIMIT, "{after:?}");
+    assert!(after[0] + after[2] >= LIMIT / 2, "{after:?}");
 }
 
 #[test]
@@ -180,6 +199,21 @@ fn a_side_that_is_to_be_available_has_the_whole_and_tells_what_the_others_may_ta
     fleet.pass(1_000);
     assert!((rest..2 * rest).contains(&bound(&fleet, 0)));
     assert!((2 * rest..3 * rest).contains(&bound(&fleet, 2)));
+}
+
+#[test]
+fn one_that_is_to_be_available_and_knows_of_nobody_tells_what_all_others_may_take() {
+    let mut fleet = Fleet::begun(3, |config| config.partition = Partition::Available);
+    fleet.side = vec![0, 1, 2];
+    fleet.stored = vec![false; 3];
+    fleet.pass(20_000);
+    assert_eq!(fleet.admitted(ENOUGH), [LIMIT; 3]);
+    fleet.pass(1_000);
+    for node in &fleet.nodes {
+        let view = node.core.view(node.now());
+        let bound = view.limits[0].overshoot_bound.expect("a bound");
+        assert!(bound >= 2 * LIMIT, "{bound}");
+    }
 }
 
 #[test]

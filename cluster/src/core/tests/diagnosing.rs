@@ -92,13 +92,14 @@ fn a_lost_datagram_is_sent_again_and_the_round_trip_is_of_the_answered_one() {
 }
 
 #[test]
-fn a_refused_exchange_is_told_at_once_and_one_that_timed_out_is_an_older_one() {
+fn a_refused_exchange_is_told_at_once_and_one_that_broke_off_may_be_an_older_one() {
     let mut fleet = Fleet::whole(2);
     fleet.side[1] = 1;
     let since = asked(&mut fleet, 1);
     let to = SocketAddr::from(([127, 0, 0, 1], 2));
     for (failure, told) in [
         (ExchangeFailure::TimedOut, false),
+        (ExchangeFailure::Broken, false),
         (ExchangeFailure::Refused, true),
     ] {
         let result = Err(failure);

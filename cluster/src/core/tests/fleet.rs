@@ -19,6 +19,8 @@ pub(super) struct Fleet {
     pub(super) limits: Vec<Limited>,
     /// Nodes of different sides do not hear each other.
     pub(super) side: Vec<u8>,
+    /// Two that do not hear each other, though others hear both.
+    pub(super) parted: Option<(usize, usize)>,
     /// Whose requests the store answers.
     pub(super) stored: Vec<bool>,
     /// A node that does not run.
@@ -55,6 +57,7 @@ impl Fleet {
             nodes: Vec::new(),
             limits: Vec::new(),
             side: vec![0; usize::from(count)],
+            parted: None,
             stored: vec![true; usize::from(count)],
             off: vec![false; usize::from(count)],
             links: BTreeMap::new(),
@@ -169,7 +172,11 @@ impl Fleet {
     }
 
     fn hears(&self, one: usize, other: usize) -> bool {
-        self.side[one] == self.side[other] && !self.off[one] && !self.off[other]
+        let pair = (one.min(other), one.max(other));
+        self.side[one] == self.side[other]
+            && self.parted != Some(pair)
+            && !self.off[one]
+            && !self.off[other]
     }
 
     fn close(&mut self, link: u64) {

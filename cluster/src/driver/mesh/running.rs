@@ -439,7 +439,7 @@ impl Running {
 
     fn exchange(&mut self, to: SocketAddr, bytes: Vec<u8>) {
         if self.errands.len() >= ERRANDS {
-            let result = Err(ExchangeFailure::Broken);
+            let result = Err(ExchangeFailure::NoRoom);
             self.pending
                 .push_back(Input::ExchangeAnswered { to, result });
             return;
