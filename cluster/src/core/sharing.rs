@@ -105,24 +105,28 @@ impl Core {
         Some(limit.saturating_sub(base).saturating_mul(sides))
     }
 
-    /// A limit, and what all had used of it when members parted.
+    /// A limit, and what all had used of it when members parted; of what is in flight at a time, what
+    /// those who are apart hold.
     fn limit_and_base(&mut self, slot: Slot, counter: &Counter, now: Now) -> Option<(u64, u64)> {
-        let (apart, store) = (&self.split.apart, &self.counting.store);
-        let frozen = store
-            .origins()
-            .filter(|(origin, _)| apart.contains(&origin.node))
-            .filter(|(origin, _)| self.counting.holds_count(*origin))
-            .flat_map(|(_, cells)| cells.of(slot).filter(|(epoch, _)| *epoch == 0))
-            .fold(0_u64, |sum, (_, state)| sum.saturating_add(state.held));
-        let limited = self.counting.counters.at_mut(slot)?.limited()?;
         let id = counter.id();
-        let base = match id.expires_at(0) {
-            None => frozen,
-            Some(_) => limited
-                .base
-                .live(|epoch| id.expires_at(epoch).is_some_and(|end| end > now.wall)),
+        let held = match id.expires_at(0) {
+            Some(_) => None,
+            None => Some(self.held_apart(slot)),
         };
+        let limited = self.counting.counters.at_mut(slot)?.limited()?;
+        let counts = |epoch| id.expires_at(epoch).is_some_and(|end| end > now.wall);
+        let base = held.unwrap_or_else(|| limited.base.live(counts));
         Some((limited.limit, base))
+    }
+
+    pub(super) fn held_apart(&self, slot: Slot) -> u64 {
+        let (apart, counting) = (&self.split.apart, &self.counting);
+        let origins = counting.store.origins();
+        origins
+            .filter(|(origin, _)| apart.contains(&origin.node))
+            .filter(|(origin, _)| counting.holds_count(*origin))
+            .flat_map(|(_, cells)| cells.of(slot).filter(|(epoch, _)| *epoch == 0))
+            .fold(0, |sum, (_, state)| sum.saturating_add(state.held))
     }
 
     /// Keeps what was seen while every member was heard.

@@ -96,6 +96,20 @@ fn what_the_store_tells_of_the_other_side_is_not_taken_from_this_sides_part() {
 }
 
 #[test]
+fn who_goes_later_in_a_split_went_unnoticed_since_it_was_heard_last() {
+    let mut fleet = Fleet::whole(3);
+    fleet.side[1] = 1;
+    fleet.pass(40_000);
+    let first = fleet.nodes[0].core.split.gap;
+    assert!(!first.is_zero() && first.as_secs() < 5, "{first:?}");
+    fleet.side[2] = 2;
+    fleet.pass(1_500);
+    let split = &fleet.nodes[0].core.split;
+    assert_eq!(split.apart.len(), 2);
+    assert!(split.gap.as_secs() < 5, "{:?}", split.gap);
+}
+
+#[test]
 fn two_that_do_not_hear_each_other_count_what_a_third_tells_of_the_other() {
     let mut fleet = Fleet::whole(3);
     fleet.parted = Some((0, 2));

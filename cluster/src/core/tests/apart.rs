@@ -289,6 +289,31 @@ fn cells_of_requests_in_flight_end_some_time_and_are_not_stored() {
 }
 
 #[test]
+fn what_a_gone_process_held_is_no_part_of_what_is_in_flight_elsewhere() {
+    let text = "virtual_key/f/concurrent/-/fixed";
+    let mut bench = Bench::serving();
+    let peer = origin(2, 20);
+    bench.link(5, peer);
+    let cell = WireCell {
+        counter: text.into(),
+        epoch: 0,
+        ver: 1,
+        used: 0,
+        held: 7,
+        expires_at: Timestamp::NEVER,
+    };
+    let batch = bench.cells(peer, 1, vec![cell]);
+    bench.frame(5, batch);
+    let now = bench.now().wall;
+    let core = &mut bench.core;
+    let slot = core.counting.counters.find(text).expect("it was told");
+    core.split.apart = [peer.node].into();
+    assert_eq!(core.held_apart(slot), 7);
+    core.counting.set_gone([peer].into(), now);
+    assert_eq!(core.held_apart(slot), 0);
+}
+
+#[test]
 fn what_is_written_has_its_turn() {
     let mut flush = super::super::flush::Flush::new(Duration::ZERO);
     let mut slots = crate::cell::Slots::new();
